@@ -3,9 +3,12 @@ package state
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
 
-	"github.com/docker/docker/api/types/swarm"
+	memdb "github.com/hashicorp/go-memdb"
 )
 
 // Errors of Apply. A batch that earns one changed nothing.
@@ -16,92 +19,190 @@ var (
 	ErrSequence     = errors.New("update out of sequence")
 	// ErrTaken: an address, VIP or ingress port of the batch already has another owner.
 	ErrTaken = errors.New("already taken")
-	// ErrLagged ends a Watch that fell too far behind.
+	// ErrInvalid: the batch makes no sense whatever the store holds (no object, no key, an address that is none).
+	ErrInvalid = errors.New("invalid batch")
+	// ErrTooLarge: the encoded batch would exceed MaxBatch. Propose it in parts.
+	ErrTooLarge = errors.New("batch too large")
+	// ErrLagged ends a Watch that fell too far behind, or whose store was restored from a snapshot: take a new view.
 	ErrLagged = errors.New("watch lagged behind")
 )
 
-// Store holds the cluster's objects.
-type Store struct{ impl }
-
-type impl struct{}
-
-// New returns an empty store.
-func New() *Store { panic("contract") }
-
-// Apply changes the store by one batch, at a raft index. Deterministic.
-func (s *Store) Apply(index uint64, b Batch) error { panic("contract") }
-
-// Index is the raft index of the last applied batch (also of refused ones).
-func (s *Store) Index() uint64 { panic("contract") }
-
-// View is an immutable snapshot.
-func (s *Store) View() View { panic("contract") }
-
-// ViewAndWatch gives a snapshot and the changes after it in one atomic step. Close the watch when done.
-func (s *Store) ViewAndWatch() (View, *Watch) { panic("contract") }
-
-// WaitIndex blocks until the store has applied index.
-func (s *Store) WaitIndex(ctx context.Context, index uint64) error { panic("contract") }
-
-// Snapshot writes all objects of a view; Restore replaces the store's content with what Snapshot wrote.
-func (v View) Snapshot(w io.Writer) error  { panic("contract") }
-func (s *Store) Restore(r io.Reader) error { panic("contract") }
-
-// Encode and DecodeBatch are the log entry's form: one version byte, then the content.
-func (b Batch) Encode() ([]byte, error)      { panic("contract") }
-func DecodeBatch(data []byte) (Batch, error) { panic("contract") }
-
-// Change is what one Op did. Old is nil for Create, New is nil for Delete.
-type Change struct{ Old, New Object }
-
-// Commit is what one batch did.
-type Commit struct {
-	Index   uint64
-	Changes []Change
+// Store holds the cluster's objects. All methods are safe for concurrent use; Apply and Restore serialize.
+type Store struct {
+	mu    sync.RWMutex
+	db    *memdb.MemDB
+	index uint64
+	// applied is closed and replaced whenever index moves.
+	applied chan struct{}
+	// tail is the empty link that the next commit fills.
+	tail    *link
+	watches map[*Watch]struct{}
 }
 
-// Watch delivers commits in order.
-type Watch struct{}
+// New returns an empty store.
+func New() *Store {
+	return &Store{db: newDB(), applied: make(chan struct{}), tail: newLink(0), watches: map[*Watch]struct{}{}}
+}
 
-// Next blocks until there is at least one commit after the last delivered one and returns all there are.
-func (w *Watch) Next(ctx context.Context) ([]Commit, error) { panic("contract") }
+// Index is the raft index of the last applied batch (also of refused ones).
+func (s *Store) Index() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.index
+}
 
-// Close ends the watch.
-func (w *Watch) Close() { panic("contract") }
+// View is an immutable snapshot.
+func (s *Store) View() View {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.view()
+}
 
-// View is an immutable snapshot of the store. Objects are shared: never change them. Slices are the caller's.
-// A getter returns nil where nothing is there.
-type View struct{}
+// view needs mu.
+func (s *Store) view() View { return View{txn: s.db.Txn(false), index: s.index} }
 
-func (v View) Index() uint64                                    { panic("contract") }
-func (v View) Cluster() *Cluster                                { panic("contract") }
-func (v View) Node(id string) *Node                             { panic("contract") }
-func (v View) Nodes() []*Node                                   { panic("contract") }
-func (v View) Service(id string) *Service                       { panic("contract") }
-func (v View) ServiceByName(name string) *Service               { panic("contract") }
-func (v View) Services() []*Service                             { panic("contract") }
-func (v View) Revision(serviceID string, spec uint64) *Revision { panic("contract") }
-func (v View) Revisions(serviceID string) []*Revision           { panic("contract") }
-func (v View) Task(id string) *Task                             { panic("contract") }
-func (v View) Tasks() []*Task                                   { panic("contract") }
-func (v View) TasksByService(id string) []*Task                 { panic("contract") }
-func (v View) TasksByNode(id string) []*Task                    { panic("contract") }
-func (v View) TasksBySlot(serviceID string, slot int) []*Task   { panic("contract") }
-func (v View) Network(id string) *Network                       { panic("contract") }
-func (v View) NetworkByName(name string) *Network               { panic("contract") }
-func (v View) Networks() []*Network                             { panic("contract") }
+// WaitIndex blocks until the store has applied index.
+func (s *Store) WaitIndex(ctx context.Context, index uint64) error {
+	for {
+		s.mu.RLock()
+		now, applied := s.index, s.applied
+		s.mu.RUnlock()
+		if now >= index {
+			return nil
+		}
+		select {
+		case <-applied:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for index %d (at %d): %w", index, now, context.Cause(ctx))
+		}
+	}
+}
 
-// ByIDPrefix lists the keys of a kind that start with prefix, at most limit (lookups by truncated ID).
-func (v View) ByIDPrefix(kind Kind, prefix string, limit int) []Object { panic("contract") }
+// Apply changes the store by one batch, at a raft index that is greater than every index before. It is deterministic:
+// the same batches at the same indexes give the same store, and refused batches are refused everywhere. All or nothing:
+// with an error, nothing but Index has changed.
+//
+// Each Op sees the effect of those before it; uniqueness of names, addresses and ports is judged by the state after the
+// whole batch, so one batch may hand an address from one task to another.
+//
+// The store keeps copies: the batch stays the caller's.
+func (s *Store) Apply(index uint64, b Batch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if index <= s.index {
+		return fmt.Errorf("%w: index %d after %d", ErrInvalid, index, s.index)
+	}
+	txn := s.db.Txn(true)
+	defer txn.Abort()
+	changes, err := applyOps(txn, index, b)
+	if err == nil {
+		txn.Commit()
+	}
+	s.advance(index)
+	if err != nil {
+		return err
+	}
+	s.publish(Commit{Index: index, Changes: changes})
+	return nil
+}
 
-// Rank orders task states: a task's observed and desired state only grow.
-func Rank(s swarm.TaskState) int { panic("contract") }
+// advance needs mu.
+func (s *Store) advance(index uint64) {
+	s.index = index
+	close(s.applied)
+	s.applied = make(chan struct{})
+}
 
-// NewID returns a random 25-character base36 identifier, as Swarm's.
-func NewID() string { panic("contract") }
+func applyOps(txn *memdb.Txn, index uint64, b Batch) ([]Change, error) {
+	now := b.Time.UTC().Round(0)
+	changes := make([]Change, 0, len(b.Ops))
+	for i, op := range b.Ops {
+		c, err := applyOp(txn, index, now, op)
+		if err != nil {
+			return nil, fmt.Errorf("op %d: %w", i, err)
+		}
+		changes = append(changes, c)
+	}
+	if err := moveClaims(txn, changes); err != nil {
+		return nil, err
+	}
+	return changes, nil
+}
 
-// RevisionKey is the primary key of a Revision.
-func RevisionKey(serviceID string, specVersion uint64) string { panic("contract") }
+func applyOp(txn *memdb.Txn, index uint64, now time.Time, op Op) (Change, error) {
+	if isNil(op.Object) {
+		return Change{}, fmt.Errorf("%w: %s without an object", ErrInvalid, op.Action)
+	}
+	kind, key := op.Object.Kind(), op.Object.Key()
+	if key == "" || strings.ContainsRune(key, 0) {
+		return Change{}, fmt.Errorf("%w: %s %s with ID %q", ErrInvalid, op.Action, kind, key)
+	}
+	old, err := first(txn, kind, key)
+	if err != nil {
+		return Change{}, err
+	}
+	switch op.Action {
+	case Create:
+		if old != nil {
+			return Change{}, fmt.Errorf("create %s %s: %w", kind, key, ErrExists)
+		}
+		return put(txn, nil, op, index, now)
+	case Update, Delete:
+		if old == nil {
+			return Change{}, fmt.Errorf("%s %s %s: %w", op.Action, kind, key, ErrNotFound)
+		}
+		at := old.Head().Modified
+		if op.Expected != at && (op.Action == Update || op.Expected != 0) {
+			return Change{}, fmt.Errorf("%s %s %s: %w: expected %d, is at %d", op.Action, kind, key, ErrSequence, op.Expected, at)
+		}
+		if op.Action == Update {
+			return put(txn, old, op, index, now)
+		}
+		if err := txn.Delete(string(kind), old); err != nil {
+			return Change{}, fmt.Errorf("delete %s %s: %w", kind, key, err)
+		}
+		return Change{Old: old}, nil
+	}
+	return Change{}, fmt.Errorf("%w: unknown action %q", ErrInvalid, op.Action)
+}
 
-// TaskName is service.slot.taskid.
-func (t *Task) Name() string { panic("contract") }
+// put stores a copy of the op's object with its header brought up to date.
+func put(txn *memdb.Txn, old Object, op Op, index uint64, now time.Time) (Change, error) {
+	obj := op.Object.CloneObject()
+	h := obj.Head()
+	if old != nil {
+		h.Meta = old.Head().Meta
+	} else {
+		h.CreatedAt = now
+	}
+	if old == nil || op.SpecChange {
+		h.Version.Index = index
+		h.UpdatedAt = now
+	}
+	h.Modified = index
+	if err := txn.Insert(string(obj.Kind()), obj); err != nil {
+		return Change{}, fmt.Errorf("%s %s %s: %w", op.Action, obj.Kind(), obj.Key(), err)
+	}
+	return Change{Old: old, New: obj}, nil
+}
+
+// isNil sees through typed nil pointers, which an interface comparison does not.
+func isNil(o Object) bool {
+	switch p := o.(type) {
+	case nil:
+		return true
+	case *Cluster:
+		return p == nil
+	case *Node:
+		return p == nil
+	case *Service:
+		return p == nil
+	case *Revision:
+		return p == nil
+	case *Task:
+		return p == nil
+	case *Network:
+		return p == nil
+	}
+	return false
+}
