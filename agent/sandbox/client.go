@@ -142,6 +142,9 @@ func parseRights(oob []byte) ([]int, error) {
 	}
 	var fds []int
 	for i := range msgs {
+		if len(msgs[i].Data)%4 != 0 {
+			continue // ParseUnixRights would panic
+		}
 		more, err := unix.ParseUnixRights(&msgs[i])
 		if err != nil {
 			continue // not descriptors

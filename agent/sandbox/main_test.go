@@ -18,6 +18,7 @@ import (
 
 // The test binary is also the sandbox, and the task that lives in its namespace.
 func TestMain(m *testing.M) {
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "sandbox":
