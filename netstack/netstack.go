@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,6 +40,8 @@ type Netstack struct {
 	tabs   atomic.Pointer[tables]
 	fabric *fabric
 	host   *host
+
+	mu sync.Mutex // one SetTables at a time
 }
 
 // New checks cfg. It opens nothing.
@@ -54,7 +57,7 @@ func New(cfg Config) (*Netstack, error) {
 	}
 	n := &Netstack{cfg: cfg}
 	n.tabs.Store(compile(&Tables{}))
-	n.fabric = &fabric{cfg: cfg, tables: n.tabs.Load}
+	n.fabric = newFabric(cfg, n.tabs.Load)
 	h, err := newHost(cfg, n.fabric, n.tabs.Load)
 	if err != nil {
 		return nil, err
@@ -67,19 +70,26 @@ func New(cfg Config) (*Netstack, error) {
 // Run moves packets until ctx ends.
 func (n *Netstack) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.fabric.run(ctx) })
 	g.Go(func() error { return n.host.run(ctx) })
 	return g.Wait()
 }
 
 // SetTables replaces all tables at once. The caller gives t away.
 func (n *Netstack) SetTables(t *Tables) {
-	c := compile(t)
-	n.tabs.Store(c)
-	n.host.apply(c)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	next := compile(t)
+	last := n.tabs.Swap(next)
+	n.fabric.changed(last, next)
+	n.host.apply(next)
 }
 
-// Attach connects a task to a network.
-func (n *Netstack) Attach(cfg LinkConfig) (*Link, error) { panic("contract") }
+// Attach connects a task to a network. It takes over the place of an earlier
+// link of the same task in the same network, and the file, also when it fails.
+// What a link sends before SetTables has brought its network is dropped.
+func (n *Netstack) Attach(cfg LinkConfig) (*Link, error) { return n.fabric.attach(cfg) }
 
 // Device returns the mesh port: what the fabric sends to and gets from peers.
-func (n *Netstack) Device() tun.Device { panic("contract") }
+// It is closed by its reader or when Run ends.
+func (n *Netstack) Device() tun.Device { return n.fabric.mesh }

@@ -32,7 +32,7 @@ const (
 // passed, after the call, and that does nothing for the packets that were
 // taken. Nothing may refer to ip after that.
 type packet struct {
-	buf *buffer
+	buf *packetBuffer
 	hdr vnetHdr
 	// ip are the IP bytes: always buf.b[headroom : headroom+n].
 	ip []byte
@@ -90,21 +90,21 @@ func ipDst(ip []byte) netip.Addr {
 	return netip.AddrFrom16([16]byte(ip[24:40]))
 }
 
-// A buffer is pooled memory. Two sizes: small ones hold one ordinary packet,
+// A packetBuffer is pooled memory. Two sizes: small ones hold one ordinary packet,
 // large ones anything up to maxIP.
-type buffer struct {
+type packetBuffer struct {
 	b []byte
 }
 
 var (
-	largePool = sync.Pool{New: func() any { return &buffer{b: make([]byte, 9*8192)} }}
-	smallPool = sync.Pool{New: func() any { return &buffer{b: make([]byte, headroom+smallIP)} }}
+	largePool = sync.Pool{New: func() any { return &packetBuffer{b: make([]byte, 9*8192)} }}
+	smallPool = sync.Pool{New: func() any { return &packetBuffer{b: make([]byte, headroom+smallIP)} }}
 	largeUsed atomic.Int64
 	smallUsed atomic.Int64
 )
 
 // getBuffer returns a buffer with room for n bytes of IP, nil when the bound is reached.
-func getBuffer(n int) *buffer {
+func getBuffer(n int) *packetBuffer {
 	pool, used, bound := &largePool, &largeUsed, int64(maxBuffers)
 	if n <= smallIP {
 		pool, used, bound = &smallPool, &smallUsed, maxSmallBuffers
@@ -113,10 +113,10 @@ func getBuffer(n int) *buffer {
 		used.Add(-1)
 		return nil
 	}
-	return pool.Get().(*buffer)
+	return pool.Get().(*packetBuffer)
 }
 
-func (b *buffer) put() {
+func (b *packetBuffer) put() {
 	if len(b.b) > headroom+smallIP {
 		largeUsed.Add(-1)
 		largePool.Put(b)
