@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/docker/docker/client"
+	"github.com/urfave/cli/v2"
+)
+
+func (p *program) downCommand() *cli.Command {
+	return &cli.Command{
+		Name: "down", Usage: "Stop this machine's node and its tasks; it stays a member of its swarm",
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			node, err := p.client()
+			if err != nil {
+				return err
+			}
+			if err := requestDown(c.Context, node); err != nil {
+				return err
+			}
+			if err := waitGone(c.Context, node); err != nil {
+				return err
+			}
+			fmt.Fprintln(p.out, "The node and its tasks have stopped. `meshswarm up` brings it back into its swarm.")
+			return nil
+		},
+	}
+}
+
+func (p *program) leaveCommand() *cli.Command {
+	var force bool
+	return &cli.Command{
+		Name: "leave", Usage: "Leave the swarm and stop the node",
+		Flags: []cli.Flag{flagBool(&force, "force,f", "Force this node to leave the swarm, ignoring warnings")},
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			node, err := p.client()
+			if err != nil {
+				return err
+			}
+			if err := node.SwarmLeave(c.Context, force); err != nil {
+				return err
+			}
+			fmt.Fprintln(p.out, "Node left the swarm.")
+			return nil
+		},
+	}
+}
+
+// requestDown asks a node to stop its tasks and itself. It is the one request that Docker's API does not have.
+func requestDown(ctx context.Context, node *client.Client) error {
+	// Any request of Docker's client first, for its way to say that nobody answers.
+	if _, err := node.Ping(ctx); err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://meshswarm/meshswarm/down", nil)
+	if err != nil {
+		return err
+	}
+	response, err := node.HTTPClient().Do(request)
+	if err != nil {
+		return fmt.Errorf("ask the node to stop: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode < 300 {
+		return nil
+	}
+	var answer struct{ Message string }
+	if json.NewDecoder(io.LimitReader(response.Body, 1<<16)).Decode(&answer) != nil || answer.Message == "" {
+		answer.Message = response.Status
+	}
+	return errors.New(answer.Message)
+}
+
+// waitGone returns when nobody answers at the socket any more.
+func waitGone(ctx context.Context, node *client.Client) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := node.Ping(ctx); client.IsErrConnectionFailed(err) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the node to stop: %w", context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/urfave/cli/v2"
+)
+
+func (p *program) serviceInspect() *cli.Command {
+	var format string
+	var pretty bool
+	return &cli.Command{
+		Name: "inspect", Usage: "Display detailed information on one or more services", ArgsUsage: "SERVICE [SERVICE...]",
+		Flags: []cli.Flag{
+			flagString(&format, "format,f", inspectUsage),
+			flagBool(&pretty, "pretty", "Print the information in a human friendly format"),
+		},
+		Action: func(c *cli.Context) error {
+			if err := minArgs(c, 1); err != nil {
+				return err
+			}
+			node, err := p.client()
+			if err != nil {
+				return err
+			}
+			if pretty && format != "" {
+				return errors.New("--format is incompatible with human friendly format")
+			}
+			if pretty {
+				format = servicePretty
+			}
+			return p.inspect(c.Args().Slice(), format, func(name string) (any, []byte, error) {
+				s, raw, err := node.ServiceInspectWithRaw(c.Context, name, swarm.ServiceInspectOptions{InsertDefaults: true})
+				if err != nil || !pretty {
+					return s, raw, err
+				}
+				view := serviceView{Service: s}
+				for _, n := range s.Spec.TaskTemplate.Networks {
+					name := n.Target
+					if found, err := node.NetworkInspect(c.Context, name, network.InspectOptions{Scope: "swarm"}); err == nil {
+						name = found.Name
+					}
+					view.Networks = append(view.Networks, name)
+				}
+				return view, raw, nil
+			})
+		},
+	}
+}
+
+// serviceView is what the --pretty template reads.
+type serviceView struct {
+	swarm.Service
+	Networks []string
+}
+
+// ModeName is the first word of the service's mode, for people.
+func (v serviceView) ModeName() string {
+	row := serviceRow{s: v.Service}
+	return strings.ToUpper(row.Mode()[:1]) + row.Mode()[1:]
+}
+
+const servicePretty = `
+ID:		{{.ID}}
+Name:		{{.Spec.Name}}
+{{- with .Spec.Labels}}
+Labels:
+{{- range $k, $v := .}}
+ {{$k}}{{if $v}}={{$v}}{{end}}
+{{- end}}{{end}}
+Service Mode:	{{.ModeName}}
+{{- with .Spec.Mode.Replicated}}{{with .Replicas}}
+ Replicas:	{{.}}
+{{- end}}{{end}}
+{{- with .UpdateStatus}}{{if .State}}
+UpdateStatus:
+ State:		{{.State}}
+{{- with .StartedAt}}
+ Started:	{{.}}
+{{- end}}
+{{- with .CompletedAt}}
+ Completed:	{{.}}
+{{- end}}
+ Message:	{{.Message}}
+{{- end}}{{end}}
+{{- with .Spec.UpdateConfig}}
+UpdateConfig:
+ Parallelism:	{{.Parallelism}}
+{{- if .Delay}}
+ Delay:		{{.Delay}}
+{{- end}}
+ On failure:	{{.FailureAction}}
+{{- if .Monitor}}
+ Monitoring Period: {{.Monitor}}
+{{- end}}
+ Max failure ratio: {{.MaxFailureRatio}}
+ Update order:      {{.Order}}
+{{- end}}
+{{- with .Spec.TaskTemplate.ContainerSpec}}
+ContainerSpec:
+ Image:		{{.Image}}
+{{- with .Command}}
+ Entrypoint:	{{join . " "}}
+{{- end}}
+{{- with .Args}}
+ Args:		{{join . " "}}
+{{- end}}
+{{- with .Env}}
+ Env:		{{join . " "}}
+{{- end}}
+{{- with .Dir}}
+ Dir:		{{.}}
+{{- end}}
+{{- with .User}}
+ User:		{{.}}
+{{- end}}
+{{- with .Mounts}}
+Mounts:
+{{- range .}}
+ Target:	{{.Target}}
+  Source:	{{.Source}}
+  ReadOnly:	{{.ReadOnly}}
+  Type:		{{.Type}}
+{{- end}}{{end}}{{end}}
+{{- with .Spec.TaskTemplate.Resources}}
+Resources:
+{{- with .Reservations}}
+ Reservations:	{{.NanoCPUs}} nano CPUs, {{.MemoryBytes}} bytes of memory
+{{- end}}
+{{- with .Limits}}
+ Limits:	{{.NanoCPUs}} nano CPUs, {{.MemoryBytes}} bytes of memory
+{{- end}}{{end}}
+{{- with .Networks}}
+Networks:	{{join . " "}}
+{{- end}}
+Endpoint Mode:	{{.Endpoint.Spec.Mode}}
+{{- with .Endpoint.Ports}}
+Ports:
+{{- range .}}
+ PublishedPort = {{.PublishedPort}}
+  Protocol = {{.Protocol}}
+  TargetPort = {{.TargetPort}}
+  PublishMode = {{.PublishMode}}
+{{- end}}{{end}}
+`
