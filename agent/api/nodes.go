@@ -1,0 +1,155 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+// GetNodes implements swarm.Backend.
+func (b *Backend) GetNodes(opts swarm.NodeListOptions) ([]swarm.Node, error) {
+	c, v, err := b.view()
+	if err != nil {
+		return nil, err
+	}
+	f := opts.Filters
+	if err := f.Validate(keySet("id", "label", "membership", "name", "node.label", "role")); err != nil {
+		return nil, err
+	}
+	for _, r := range f.Get("role") {
+		if r := strings.ToLower(r); r != "" && r != string(swarm.NodeRoleManager) && r != string(swarm.NodeRoleWorker) {
+			return nil, fmt.Errorf("Invalid role filter: '%s'", r) //nolint:staticcheck // Docker's text
+		}
+	}
+	for _, m := range f.Get("membership") {
+		if m := strings.ToLower(m); m != "" && m != "accepted" && m != "pending" {
+			return nil, fmt.Errorf("Invalid membership filter: '%s'", m) //nolint:staticcheck // Docker's text
+		}
+	}
+	out := []swarm.Node{}
+	for _, n := range v.Nodes() {
+		if matchPrefix(f, "id", n.ID) && matchPrefix(f, "name", n.Description.Hostname) &&
+			matchLabels(f, "label", n.Description.Engine.Labels) && matchLabels(f, "node.label", n.Spec.Labels) &&
+			matchFold(f.Get("role"), string(n.Role)) && matchFold(f.Get("membership"), "accepted") {
+			out = append(out, toNode(c, v, n))
+		}
+	}
+	return out, nil
+}
+
+func matchFold(values []string, want string) bool {
+	return len(values) == 0 || slices.ContainsFunc(values, func(s string) bool { return s == "" || strings.EqualFold(s, want) })
+}
+
+// GetNode implements swarm.Backend.
+func (b *Backend) GetNode(id string) (swarm.Node, error) {
+	c, v, err := b.view()
+	if err != nil {
+		return swarm.Node{}, err
+	}
+	n, err := findNode(v, id)
+	if err != nil {
+		return swarm.Node{}, err
+	}
+	return toNode(c, v, n), nil
+}
+
+func toNode(c Cluster, v state.View, n *state.Node) swarm.Node {
+	out := swarm.Node{ID: n.ID, Meta: n.Meta, Spec: n.Spec, Description: n.Description, Status: n.Status}
+	out.Spec.Labels = labels(n.Spec.Labels)
+	if out.Status.State == "" {
+		out.Status.State = swarm.NodeStateUnknown
+	}
+	leader, _ := c.Leader()
+	for _, m := range c.Members() {
+		if m.ID != n.ID {
+			continue
+		}
+		out.ManagerStatus = &swarm.ManagerStatus{Leader: m.ID == leader, Reachability: swarm.ReachabilityUnreachable, Addr: m.Addr}
+		if memberReachable(c, v, m.ID) {
+			out.ManagerStatus.Reachability = swarm.ReachabilityReachable
+		}
+	}
+	return out
+}
+
+// memberReachable: the leader is; of the others the leader's sessions know.
+func memberReachable(c Cluster, v state.View, id string) bool {
+	if leader, _ := c.Leader(); id == leader {
+		return true
+	}
+	n := v.Node(id)
+	return n != nil && n.Status.State == swarm.NodeStateReady
+}
+
+// UpdateNode implements swarm.Backend.
+func (b *Backend) UpdateNode(id string, version uint64, spec swarm.NodeSpec) error {
+	if spec.Role != swarm.NodeRoleManager && spec.Role != swarm.NodeRoleWorker {
+		return invalid("invalid Role: %q", spec.Role)
+	}
+	switch spec.Availability {
+	case swarm.NodeAvailabilityActive, swarm.NodeAvailabilityPause, swarm.NodeAvailabilityDrain:
+	default:
+		return invalid("invalid Availability: %q", spec.Availability)
+	}
+	return b.change(func(_ Cluster, v state.View) ([]state.Op, error) {
+		old, err := findNode(v, id)
+		if err != nil {
+			return nil, err
+		}
+		if old.Version.Index != version {
+			return nil, outOfSequence()
+		}
+		if spec.Role != old.Spec.Role {
+			return nil, notSupported("changing the role of a node is not supported yet: let the node leave and join again with the other role's token")
+		}
+		n := old.Clone()
+		n.Spec = spec
+		n.Spec.Labels = labels(spec.Labels)
+		return []state.Op{update(n, true)}, nil
+	})
+}
+
+// RemoveNode implements swarm.Backend.
+func (b *Backend) RemoveNode(id string, force bool) error {
+	return b.change(func(c Cluster, v state.View) ([]state.Op, error) {
+		n, err := findNode(v, id)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(c.Members(), func(m Member) bool { return m.ID == n.ID }) {
+			return nil, invalid("node %s is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal", n.ID)
+		}
+		if !force && n.Status.State == swarm.NodeStateReady {
+			return nil, invalid("node %s is not down and can't be removed", n.ID)
+		}
+		ops := []state.Op{{Action: state.Delete, Object: n, Expected: n.Modified}}
+		if old := v.Cluster(); old != nil {
+			ops = append(ops, update(b.banNode(old.Clone(), n), false))
+		}
+		return ops, nil
+	})
+}
+
+// banNode keeps a removed node's certificate out until it ends, and forgets the ended ones.
+func (b *Backend) banNode(c *state.Cluster, n *state.Node) *state.Cluster {
+	now := b.now()
+	banned := map[string]time.Time{}
+	for id, end := range c.RemovedNodes {
+		if end.After(now) {
+			banned[id] = end
+		}
+	}
+	end := n.CertExpiry
+	if end.IsZero() {
+		end = now.Add(c.Spec.CAConfig.NodeCertExpiry + minCertExpiry)
+	}
+	banned[n.ID] = end
+	c.RemovedNodes = banned
+	return c
+}

@@ -1,0 +1,250 @@
+package api
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+// GetServices implements swarm.Backend.
+func (b *Backend) GetServices(opts swarm.ServiceListOptions) ([]swarm.Service, error) {
+	_, v, err := b.view()
+	if err != nil {
+		return nil, err
+	}
+	f := opts.Filters
+	if err := f.Validate(keySet("id", "label", "mode", "name", "runtime")); err != nil {
+		return nil, err
+	}
+	out := []swarm.Service{}
+	for _, s := range v.Services() {
+		if !visibleService(s) || !matchPrefix(f, "name", s.Spec.Name) || !matchPrefix(f, "id", s.ID) ||
+			!matchLabels(f, "label", s.Spec.Labels) || !matchAny(f, "mode", modeName(s.Spec.Mode)) ||
+			!matchAny(f, "runtime", string(swarm.RuntimeContainer)) {
+			continue
+		}
+		svc := toService(s)
+		if opts.Status {
+			svc.ServiceStatus = serviceStatus(v, s)
+		}
+		out = append(out, svc)
+	}
+	return out, nil
+}
+
+func modeName(m swarm.ServiceMode) string {
+	switch {
+	case m.Global != nil:
+		return "global"
+	case m.ReplicatedJob != nil:
+		return "replicated-job"
+	case m.GlobalJob != nil:
+		return "global-job"
+	}
+	return "replicated"
+}
+
+// serviceStatus counts what `service ls` shows.
+func serviceStatus(v state.View, s *state.Service) *swarm.ServiceStatus {
+	st := &swarm.ServiceStatus{}
+	if r := s.Spec.Mode.Replicated; r != nil && r.Replicas != nil {
+		st.DesiredTasks = *r.Replicas
+	}
+	for _, t := range v.TasksByService(s.ID) {
+		switch {
+		case t.Status.State == swarm.TaskStateRunning && t.DesiredState == swarm.TaskStateRunning:
+			st.RunningTasks++
+		case t.Status.State == swarm.TaskStateComplete:
+			st.CompletedTasks++
+		}
+	}
+	return st
+}
+
+// GetService implements swarm.Backend.
+func (b *Backend) GetService(id string, insertDefaults bool) (swarm.Service, error) {
+	_, v, err := b.view()
+	if err != nil {
+		return swarm.Service{}, err
+	}
+	s, err := findService(v, id)
+	if err != nil {
+		return swarm.Service{}, err
+	}
+	out := toService(s)
+	if insertDefaults {
+		out.Spec = withDefaults(out.Spec)
+	}
+	return out, nil
+}
+
+// CreateService implements swarm.Backend.
+func (b *Backend) CreateService(spec swarm.ServiceSpec, encodedAuth string, _ bool) (*swarm.ServiceCreateResponse, error) {
+	if _, err := b.manager(); err != nil {
+		return nil, err
+	}
+	if err := unsupportedAuth(encodedAuth); err != nil {
+		return nil, err
+	}
+	spec, err := normalize(spec)
+	if err != nil {
+		return nil, err
+	}
+	id := state.NewID()
+	err = b.change(func(_ Cluster, v state.View) ([]state.Op, error) {
+		s := &state.Service{ID: id, Spec: spec, SpecVersion: 1}
+		if err := b.checkService(v, s); err != nil {
+			return nil, err
+		}
+		return []state.Op{
+			{Action: state.Create, Object: s},
+			{Action: state.Create, Object: revision(s)},
+		}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &swarm.ServiceCreateResponse{ID: id}, nil
+}
+
+func revision(s *state.Service) *state.Revision {
+	return &state.Revision{ServiceID: s.ID, SpecVersion: s.SpecVersion, Spec: s.Spec.TaskTemplate, Endpoint: s.Spec.EndpointSpec}
+}
+
+// checkService judges a new or changed service against the rest of the swarm, and resolves its networks to IDs.
+func (b *Backend) checkService(v state.View, s *state.Service) error {
+	if other := v.ServiceByName(s.Spec.Name); other != nil && other.ID != s.ID {
+		return conflict("service %s: %s: it is the name of service %s", s.Spec.Name, textNameConflict, other.ID)
+	}
+	networks, err := b.resolveNetworks(v, s.Spec.TaskTemplate.Networks)
+	if err != nil {
+		return err
+	}
+	s.Spec.TaskTemplate.Networks = networks
+	if err := checkIngress(v, s.Spec.EndpointSpec); err != nil {
+		return err
+	}
+	if err := checkPrivileged(v, s.Spec.EndpointSpec); err != nil {
+		return err
+	}
+	return checkPortConflicts(v, s)
+}
+
+// UpdateService implements swarm.Backend.
+func (b *Backend) UpdateService(id string, version uint64, spec swarm.ServiceSpec, opts swarm.ServiceUpdateOptions, _ bool) (*swarm.ServiceUpdateResponse, error) {
+	if _, err := b.manager(); err != nil {
+		return nil, err
+	}
+	if err := checkUpdateOptions(opts); err != nil {
+		return nil, err
+	}
+	spec, err := normalize(spec)
+	if err != nil {
+		return nil, err
+	}
+	err = b.change(func(_ Cluster, v state.View) ([]state.Op, error) {
+		old, err := findService(v, id)
+		if err != nil {
+			return nil, err
+		}
+		if old.Version.Index != version {
+			return nil, outOfSequence()
+		}
+		if spec.Name != old.Spec.Name {
+			return nil, notSupported("renaming services is not supported")
+		}
+		if modeName(spec.Mode) != modeName(old.Spec.Mode) {
+			return nil, notSupported("service mode change is not allowed")
+		}
+		s := old.Clone()
+		s.Spec = spec
+		if err := b.checkService(v, s); err != nil {
+			return nil, err
+		}
+		return supersede(s, old), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &swarm.ServiceUpdateResponse{}, nil
+}
+
+// supersede is the batch of an update. Only a change of what tasks follow makes a new revision.
+func supersede(s, old *state.Service) []state.Op {
+	prev := old.Spec
+	s.PreviousSpec = &prev
+	s.UpdateStatus = nil
+	ops := []state.Op{{}}
+	if !sameJSON(s.Spec.TaskTemplate, old.Spec.TaskTemplate) || !sameJSON(s.Spec.EndpointSpec, old.Spec.EndpointSpec) {
+		s.SpecVersion++
+		ops = append(ops, state.Op{Action: state.Create, Object: revision(s)})
+	}
+	ops[0] = update(s, true)
+	return ops
+}
+
+func checkUpdateOptions(opts swarm.ServiceUpdateOptions) error {
+	switch opts.Rollback {
+	case "", "none":
+	case "previous":
+		return notSupported("rolling back to the previous spec (service rollback) is not supported yet: update the service with the old values")
+	default:
+		return invalid("unrecognized rollback option %s", opts.Rollback)
+	}
+	switch opts.RegistryAuthFrom {
+	case "", swarm.RegistryAuthFromSpec, swarm.RegistryAuthFromPreviousSpec:
+	default:
+		return invalid("unsupported registryAuthFrom value")
+	}
+	return unsupportedAuth(opts.EncodedRegistryAuth)
+}
+
+// RemoveService implements swarm.Backend. The service disappears at once; its tasks stop, and then the leader deletes it.
+func (b *Backend) RemoveService(id string) error {
+	return b.change(func(_ Cluster, v state.View) ([]state.Op, error) {
+		old, err := findService(v, id)
+		if err != nil {
+			return nil, err
+		}
+		s := old.Clone()
+		s.PendingDelete = true
+		return []state.Op{update(s, false)}, nil
+	})
+}
+
+// resolveNetworks puts network IDs where a spec has names.
+func (b *Backend) resolveNetworks(v state.View, in []swarm.NetworkAttachmentConfig) ([]swarm.NetworkAttachmentConfig, error) {
+	var out []swarm.NetworkAttachmentConfig
+	for _, a := range in {
+		n, err := findNetwork(v, a.Target)
+		if err != nil {
+			return nil, b.whyNoNetwork(a.Target, err)
+		}
+		if n.Spec.Ingress {
+			return nil, invalid("Service cannot be explicitly attached to the ingress network %q", n.Spec.Name)
+		}
+		if slices.ContainsFunc(out, func(o swarm.NetworkAttachmentConfig) bool { return o.Target == n.ID }) {
+			return nil, invalid("network %s is listed twice", n.Spec.Name)
+		}
+		a.Target = n.ID
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// whyNoNetwork tells a network of the engine from one that does not exist.
+func (b *Backend) whyNoNetwork(name string, err error) error {
+	if predefinedNetwork(name) {
+		return notSupported("attaching a service to the predefined network %q of each node is not supported yet: create an overlay network (network create -d overlay NAME) and use that", name)
+	}
+	if b.engine.hasNetwork(name) {
+		return forbidden("The network %s cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver.", name)
+	}
+	if strings.Contains(err.Error(), "ambiguous") {
+		return err
+	}
+	return plain(err)
+}

@@ -1,0 +1,136 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/json"
+
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/registry"
+	"github.com/docker/docker/api/types/swarm"
+)
+
+// What the swarm of this version does not do is refused by name, so that nobody believes that it happened. A feature that
+// arrives takes its line away here.
+
+const notYet = " is not supported yet"
+
+// unsupportedService names the first thing in a spec that nothing would act on.
+func unsupportedService(s *swarm.ServiceSpec) error {
+	for _, f := range []func(*swarm.ServiceSpec) string{
+		unsupportedMode, unsupportedRuntime, unsupportedContainer, unsupportedPlacement, unsupportedUpdate, unsupportedEndpoint,
+	} {
+		if what := f(s); what != "" {
+			return notSupported("service %s: %s", s.Name, what+notYet)
+		}
+	}
+	return nil
+}
+
+func unsupportedMode(s *swarm.ServiceSpec) string {
+	switch {
+	case s.Mode.Global != nil:
+		return `mode "global"`
+	case s.Mode.ReplicatedJob != nil:
+		return `mode "replicated-job"`
+	case s.Mode.GlobalJob != nil:
+		return `mode "global-job"`
+	}
+	return ""
+}
+
+func unsupportedRuntime(s *swarm.ServiceSpec) string {
+	switch {
+	case s.TaskTemplate.PluginSpec != nil || s.TaskTemplate.Runtime == swarm.RuntimePlugin:
+		return "running plugins as a service"
+	case s.TaskTemplate.NetworkAttachmentSpec != nil || s.TaskTemplate.Runtime == swarm.RuntimeNetworkAttachment:
+		return "a network attachment as a service"
+	}
+	return ""
+}
+
+func unsupportedContainer(s *swarm.ServiceSpec) string {
+	c := s.TaskTemplate.ContainerSpec
+	switch {
+	case c == nil:
+		return ""
+	case len(c.Secrets) > 0:
+		return "using secrets (--secret)"
+	case len(c.Configs) > 0:
+		return "using configs (--config)"
+	case c.Privileges != nil && c.Privileges.CredentialSpec != nil:
+		return "a credential spec (--credential-spec)"
+	}
+	for _, m := range c.Mounts {
+		switch m.Type {
+		case mount.TypeCluster:
+			return "a cluster volume (type=cluster)"
+		case mount.TypeNamedPipe:
+			return "a Windows named pipe (type=npipe)"
+		}
+	}
+	return ""
+}
+
+func unsupportedPlacement(s *swarm.ServiceSpec) string {
+	p := s.TaskTemplate.Placement
+	switch {
+	case p == nil:
+		return ""
+	case len(p.Constraints) > 0:
+		return "placement by constraints (--constraint)"
+	case len(p.Preferences) > 0:
+		return "placement by preferences (--placement-pref)"
+	case p.MaxReplicas > 0:
+		return "a limit of replicas per node (--replicas-max-per-node)"
+	}
+	return ""
+}
+
+// unsupportedUpdate: tasks are replaced one after another, the old one stopped first.
+func unsupportedUpdate(s *swarm.ServiceSpec) string {
+	u := s.UpdateConfig
+	switch {
+	case u == nil:
+		return ""
+	case u.FailureAction == swarm.UpdateFailureActionRollback:
+		return "rolling back by itself (--update-failure-action rollback)"
+	case u.Order == swarm.UpdateOrderStartFirst:
+		return "starting the new task first (--update-order start-first)"
+	}
+	return ""
+}
+
+func unsupportedEndpoint(s *swarm.ServiceSpec) string {
+	if s.EndpointSpec != nil {
+		for _, p := range s.EndpointSpec.Ports {
+			if p.Protocol == swarm.PortConfigProtocolSCTP {
+				return "publishing an SCTP port"
+			}
+		}
+	}
+	for _, n := range append(s.TaskTemplate.Networks, s.Networks...) {
+		if len(n.DriverOpts) > 0 {
+			return "driver options of a network attachment"
+		}
+	}
+	return ""
+}
+
+// unsupportedAuth refuses credentials: nodes would pull without them.
+func unsupportedAuth(encoded string) error {
+	if encoded == "" {
+		return nil
+	}
+	raw, err := base64.URLEncoding.DecodeString(encoded)
+	if err != nil {
+		return invalid("invalid %s header: %w", registry.AuthHeader, err)
+	}
+	var a registry.AuthConfig
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return invalid("invalid %s header: %w", registry.AuthHeader, err)
+	}
+	if a.Username != "" || a.Password != "" || a.Auth != "" || a.IdentityToken != "" || a.RegistryToken != "" {
+		return notSupported("passing registry credentials to the nodes (--with-registry-auth) is not supported yet: log in on the nodes' engines, or load the image there")
+	}
+	return nil
+}
