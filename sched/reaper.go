@@ -1,0 +1,126 @@
+package sched
+
+import (
+	"cmp"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+// defaultHistory is how many tasks a slot keeps, the current one included (Swarm's default).
+const defaultHistory = 5
+
+// reaper deletes what is over.
+type reaper struct {
+	b   *board
+	log *slog.Logger
+}
+
+func (r *reaper) run() {
+	b := r.b
+	ended := maps.Clone(b.ending) // services to look after
+	clear(b.ending)
+	for _, id := range sorted(b.reapable) {
+		t := b.tasks[id]
+		b.together()
+		b.drop(t.Task)
+		ended[t.ServiceID] = struct{}{}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(b.crowded), func(x, y slotKey) int {
+		return cmp.Or(cmp.Compare(x.service, y.service), cmp.Compare(x.slot, y.slot))
+	}) {
+		r.trim(k)
+		ended[k.service] = struct{}{}
+	}
+	clear(b.crowded)
+	for _, id := range sorted(ended) {
+		if s := b.services[id]; s != nil {
+			r.service(s)
+		}
+	}
+	for _, id := range sorted(b.doomed) {
+		r.network(b.networks[id])
+	}
+}
+
+// trim deletes the oldest tasks of a slot beyond the history that is kept. The last task of a slot stays: it may be what
+// tells that nothing shall follow it.
+func (r *reaper) trim(k slotKey) {
+	b := r.b
+	s := b.services[k.service]
+	if s == nil {
+		return
+	}
+	tasks := s.slots[k.slot]
+	keep := r.history(s)
+	if keep < 0 || len(tasks) <= keep {
+		return
+	}
+	excess := len(tasks) - keep
+	for _, t := range slices.Clone(tasks[:len(tasks)-1]) {
+		if excess > 0 && !live(t) && state.Terminal(t.Status.State) {
+			b.together()
+			b.drop(t)
+			excess--
+		}
+	}
+}
+
+// history is how many tasks a slot keeps; negative: all. A limit of restart attempts is counted in the history.
+func (r *reaper) history(s *serviceInfo) int {
+	if s.service != nil {
+		if n := s.revision().maxAttempts(); n > 0 {
+			return int(min(n, 1<<20)) + 1
+		}
+	}
+	if c := r.b.cluster; c != nil && c.Spec.Orchestration.TaskHistoryRetentionLimit != nil {
+		return int(*c.Spec.Orchestration.TaskHistoryRetentionLimit)
+	}
+	return defaultHistory
+}
+
+// service deletes revisions that no task follows any more, and a removed service when only tasks are left of which
+// nobody can say when they stop, because their node is away.
+func (r *reaper) service(s *serviceInfo) {
+	b := r.b
+	used := map[uint64]bool{}
+	lost := true
+	for _, tasks := range s.slots {
+		for _, t := range tasks {
+			used[t.SpecVersion] = true
+			lost = lost && (b.lost(t) || state.Terminal(t.Status.State))
+		}
+	}
+	b.together()
+	if s.service != nil && s.service.PendingDelete && lost {
+		b.drop(s.service)
+		r.log.Info("service removed", "service", s.id)
+	}
+	for _, v := range sorted(s.revisions) {
+		if !used[v] && (s.service == nil || v != s.service.SpecVersion) {
+			b.drop(s.revisions[v].Revision)
+		}
+	}
+}
+
+// network deletes a removed network when the last task has let go.
+func (r *reaper) network(n *networkInfo) {
+	if n.users > 0 {
+		return
+	}
+	for _, s := range r.b.services {
+		if s.service == nil {
+			continue
+		}
+		for _, v := range s.service.Endpoint.VirtualIPs {
+			if v.NetworkID == n.network.ID {
+				return
+			}
+		}
+	}
+	r.b.together()
+	r.b.drop(n.network)
+	r.log.Info("network removed", "network", n.network.ID)
+}

@@ -1,0 +1,133 @@
+package sched
+
+import (
+	"slices"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+// stopTimeout is how long a replacement waits for the task before it to stop.
+const stopTimeout = time.Minute
+
+// restart is the restart supervisor's look at one slot: tasks that ended though they should run, and those whose node
+// cannot run them any more, are shut down and replaced as the restart policy says.
+func (o *orchestrator) restart(s *serviceInfo, slot int) {
+	b := o.b
+	for _, t := range slices.Clone(s.slots[slot]) {
+		ended, lost := state.Terminal(t.Status.State), b.lost(t)
+		moved := lost || b.onDrained(t)
+		if !live(t) || !ended && !moved {
+			continue
+		}
+		if ended && !moved && t.DesiredState == swarm.TaskStateReady {
+			// It never got to run: the delay that it was to wait for is the one to wait for now.
+			if at := o.startAt(s, t); at.After(b.now) {
+				b.wakeAt(s.id, at)
+				continue
+			}
+		}
+		b.together()
+		t = b.setDesired(t, swarm.TaskStateShutdown)
+		if !o.shouldRestart(s, t) || slices.ContainsFunc(s.slots[slot], func(n *state.Task) bool { return live(n) && byAge(n, t) > 0 }) {
+			continue // an update has already put another in its place
+		}
+		desired := swarm.TaskStateReady // until release
+		if lost {
+			desired = swarm.TaskStateRunning
+		}
+		b.put(o.newTask(s, slot, desired))
+	}
+}
+
+func (b *board) onDrained(t *state.Task) bool {
+	n := b.nodes[t.NodeID]
+	return t.NodeID != "" && n != nil && n.node != nil && drained(n.node)
+}
+
+// shouldRestart tells whether by the restart policy another task follows t.
+//
+// Attempts are counted in the kept history: the tasks of the slot and the same revision that ended by themselves. So a
+// node that went away costs no attempt, and nothing has to be remembered from one leader to the next.
+func (o *orchestrator) shouldRestart(s *serviceInfo, t *state.Task) bool {
+	r := s.revisions[t.SpecVersion]
+	if r == nil || r.Spec.RestartPolicy == nil {
+		return true
+	}
+	switch r.Spec.RestartPolicy.Condition {
+	case swarm.RestartPolicyConditionNone:
+		return false
+	case swarm.RestartPolicyConditionOnFailure:
+		if t.Status.State == swarm.TaskStateComplete {
+			return false
+		}
+	}
+	limit := r.maxAttempts()
+	if limit == 0 || !endedItself(t) || t.SpecVersion != s.service.SpecVersion {
+		return true
+	}
+	var from time.Time
+	if w := r.Spec.RestartPolicy.Window; w != nil && *w > 0 {
+		from = endedAt(t).Add(-*w)
+	}
+	var attempts uint64
+	for _, p := range s.slots[t.Slot] {
+		if p.ID != t.ID && p.SpecVersion == t.SpecVersion && endedItself(p) && byAge(p, t) < 0 && !endedAt(p).Before(from) {
+			attempts++
+		}
+	}
+	return attempts < limit
+}
+
+// endedItself tells whether a task ended without being asked to.
+func endedItself(t *state.Task) bool {
+	switch t.Status.State {
+	case swarm.TaskStateComplete, swarm.TaskStateFailed, swarm.TaskStateRejected:
+		return true
+	}
+	return false
+}
+
+// release lets the tasks of a slot that are held at READY run when it is their time.
+func (o *orchestrator) release(s *serviceInfo, slot int) {
+	for _, t := range slices.Clone(s.slots[slot]) {
+		if t.DesiredState != swarm.TaskStateReady || state.Terminal(t.Status.State) {
+			continue
+		}
+		if at := o.startAt(s, t); at.After(o.b.now) {
+			o.b.wakeAt(s.id, at)
+			continue
+		}
+		o.b.together()
+		o.b.setDesired(t, swarm.TaskStateRunning)
+	}
+}
+
+// startAt is when a task that is held at READY may run, by what is known now: after the restart delay if the task before
+// it ended by itself, and after that one has stopped, which is not waited for longer than stopTimeout.
+func (o *orchestrator) startAt(s *serviceInfo, t *state.Task) time.Time {
+	at := t.CreatedAt
+	var before *state.Task
+	for _, p := range s.slots[t.Slot] {
+		if p.ID == t.ID || live(p) || byAge(p, t) > 0 {
+			continue
+		}
+		before = p
+		if !state.Terminal(p.Status.State) && !o.b.lost(p) {
+			at = later(at, t.CreatedAt.Add(stopTimeout))
+		}
+	}
+	if before != nil && before.SpecVersion == t.SpecVersion && endedItself(before) && !o.b.onDrained(before) {
+		at = later(at, t.CreatedAt.Add(s.revisions[t.SpecVersion].restartDelay()))
+	}
+	return at
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,160 @@
+package sched
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+const defaultRestartDelay = 5 * time.Second
+
+// revisionInfo is a revision with what the parts need of it, worked out once.
+type revisionInfo struct {
+	*state.Revision
+	cpu, memory int64
+	other       map[string]int64
+	hostPorts   []portKey
+	constraints constraints
+	platforms   []swarm.Platform
+	maxReplicas uint64
+}
+
+func newRevisionInfo(r *state.Revision) *revisionInfo {
+	i := &revisionInfo{Revision: r}
+	if r.Spec.Resources != nil && r.Spec.Resources.Reservations != nil {
+		res := r.Spec.Resources.Reservations
+		i.cpu, i.memory, i.other = res.NanoCPUs, res.MemoryBytes, generic(res.GenericResources)
+	}
+	if r.Endpoint != nil {
+		for _, p := range r.Endpoint.Ports {
+			if p.PublishMode == swarm.PortConfigPublishModeHost && p.PublishedPort != 0 {
+				i.hostPorts = append(i.hostPorts, portKey{protocol(p), p.PublishedPort})
+			}
+		}
+	}
+	if p := r.Spec.Placement; p != nil {
+		i.constraints = parseConstraints(p.Constraints)
+		i.platforms, i.maxReplicas = p.Platforms, p.MaxReplicas
+	}
+	return i
+}
+
+// generic counts resources by kind; of named ones each name is one.
+func generic(rs []swarm.GenericResource) map[string]int64 {
+	if len(rs) == 0 {
+		return nil
+	}
+	m := map[string]int64{}
+	for _, r := range rs {
+		switch {
+		case r.DiscreteResourceSpec != nil:
+			m[strings.ToLower(r.DiscreteResourceSpec.Kind)] += r.DiscreteResourceSpec.Value
+		case r.NamedResourceSpec != nil:
+			m[strings.ToLower(r.NamedResourceSpec.Kind)]++
+		}
+	}
+	return m
+}
+
+func (i *revisionInfo) restartDelay() time.Duration {
+	if i != nil && i.Spec.RestartPolicy != nil && i.Spec.RestartPolicy.Delay != nil {
+		return *i.Spec.RestartPolicy.Delay
+	}
+	return defaultRestartDelay
+}
+
+// maxAttempts is 0 for no limit.
+func (i *revisionInfo) maxAttempts() uint64 {
+	if i != nil && i.Spec.RestartPolicy != nil && i.Spec.RestartPolicy.MaxAttempts != nil {
+		return *i.Spec.RestartPolicy.MaxAttempts
+	}
+	return 0
+}
+
+// revision is the one that new tasks of the service follow; nil if the store has none.
+func (s *serviceInfo) revision() *revisionInfo { return s.revisions[s.service.SpecVersion] }
+
+// cleanness answers, for one look at one service, whether tasks follow its spec. Tasks share few revisions.
+type cleanness struct {
+	b    *board
+	s    *serviceInfo
+	memo map[uint64]difference
+}
+
+type difference int
+
+const (
+	same difference = iota
+	placementOnly
+	different
+)
+
+func (b *board) cleanness(s *serviceInfo) *cleanness {
+	return &cleanness{b: b, s: s, memo: map[uint64]difference{s.service.SpecVersion: same}}
+}
+
+// clean tells whether a task may stay as it is. If only the placement changed it may while its node still satisfies it.
+func (c *cleanness) clean(t *state.Task) bool {
+	d, ok := c.memo[t.SpecVersion]
+	if !ok {
+		d = compare(c.s.revisions[t.SpecVersion], c.s.revision())
+		c.memo[t.SpecVersion] = d
+	}
+	switch d {
+	case same:
+		return true
+	case placementOnly:
+		n := c.b.nodes[t.NodeID]
+		r := c.s.revision()
+		return t.NodeID == "" || n != nil && n.node != nil && r.constraints.match(n.node) && platformFits(r.platforms, n.node)
+	}
+	return false
+}
+
+func compare(a, b *revisionInfo) difference {
+	if a == nil || b == nil {
+		return different
+	}
+	if !equal(a.Endpoint, b.Endpoint) {
+		return different
+	}
+	as, bs := a.Spec, b.Spec
+	ap, bp := as.Placement, bs.Placement
+	as.Placement, bs.Placement = nil, nil
+	if !equal(as, bs) {
+		return different
+	}
+	if equal(ap, bp) {
+		return same
+	}
+	return placementOnly
+}
+
+// equal compares as the store would keep them: an empty list and none are the same.
+func equal(a, b any) bool {
+	if reflect.DeepEqual(a, b) {
+		return true
+	}
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}
+
+func protocol(p swarm.PortConfig) swarm.PortConfigProtocol {
+	if p.Protocol == "" {
+		return swarm.PortConfigProtocolTCP
+	}
+	return p.Protocol
+}
+
+// ingressPort is the key of a port that all nodes publish; false for others, and while it has no number.
+func ingressPort(p swarm.PortConfig) (portKey, bool) {
+	return portKey{protocol(p), p.PublishedPort}, ingressMode(p) && p.PublishedPort != 0
+}
+
+func ingressMode(p swarm.PortConfig) bool { return p.PublishMode != swarm.PortConfigPublishModeHost }
