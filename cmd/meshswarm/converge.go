@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,11 +93,8 @@ func (w *convergence) step(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := w.hopeless(service, tasks); err != nil {
-		return false, err
-	}
 	w.look(service, tasks, upNodes(nodes), monitor)
-	return false, nil
+	return false, w.hopeless(service, tasks)
 }
 
 func (w *convergence) updateStatus(status *swarm.UpdateStatus) (done bool, err error) {
@@ -195,8 +193,8 @@ func ended(s swarm.TaskState) bool { return order(s) > order(swarm.TaskStateRunn
 // live tells whether the swarm still wants a task to run.
 func live(t swarm.Task) bool { return !ended(t.DesiredState) }
 
-// currentTasks picks one task per slot: the one with the lowest desired state, then the lowest state, because a
-// restart leaves the old task beside the new one. Tasks on nodes that are down do not count.
+// currentTasks picks one task per slot: the one with the lowest desired state, then the lowest state, then the newest,
+// because a restart leaves the old task beside the new one. Tasks on nodes that are down do not count.
 func currentTasks(tasks []swarm.Task, up map[string]bool) map[int]swarm.Task {
 	newest := map[int]swarm.Task{}
 	for _, t := range tasks {
@@ -205,8 +203,11 @@ func currentTasks(tasks []swarm.Task, up map[string]bool) map[int]swarm.Task {
 		}
 		slot := t.Slot
 		old, ok := newest[slot]
-		if !ok || order(t.DesiredState) < order(old.DesiredState) ||
-			t.DesiredState == old.DesiredState && order(t.Status.State) < order(old.Status.State) {
+		if !ok || cmp.Or(
+			cmp.Compare(order(t.DesiredState), order(old.DesiredState)),
+			cmp.Compare(order(t.Status.State), order(old.Status.State)),
+			old.CreatedAt.Compare(t.CreatedAt),
+		) < 0 {
 			newest[slot] = t
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/moby/term"
@@ -58,7 +59,9 @@ func (l *lines) set(name, text string) {
 		l.order = append(l.order, name)
 	}
 	l.text[name] = text
-	l.changed = append(l.changed, name)
+	if !slices.Contains(l.changed, name) {
+		l.changed = append(l.changed, name)
+	}
 }
 
 // plainDisplay prints a line whenever its text changed.

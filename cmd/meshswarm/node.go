@@ -219,6 +219,9 @@ func (p *program) nodeUpdate() *cli.Command {
 					return fmt.Errorf("key %s doesn't exist in node's labels", key)
 				}
 			}
+			if n.Spec.Labels == nil {
+				n.Spec.Labels = map[string]string{}
+			}
 			n.Spec.Labels = changeMap(n.Spec.Labels, add, remove)
 			if err := node.NodeUpdate(c.Context, n.ID, n.Version, n.Spec); err != nil {
 				return err

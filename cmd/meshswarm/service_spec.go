@@ -176,8 +176,8 @@ func (r *restartOptions) policy(set func(string) bool) *swarm.RestartPolicy {
 }
 
 func defaultRestartPolicy() *swarm.RestartPolicy {
-	delay, window, attempts := 5*time.Second, time.Duration(0), uint64(0)
-	return &swarm.RestartPolicy{Condition: swarm.RestartPolicyConditionAny, Delay: &delay, Window: &window, MaxAttempts: &attempts}
+	delay, attempts := 5*time.Second, uint64(0)
+	return &swarm.RestartPolicy{Condition: swarm.RestartPolicyConditionAny, Delay: &delay, MaxAttempts: &attempts}
 }
 
 func (r *restartOptions) apply(policy *swarm.RestartPolicy, set func(string) bool) {
