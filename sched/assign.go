@@ -1,0 +1,260 @@
+package sched
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+// mtuOption is the driver option of a network that sets its MTU (Docker's name).
+const mtuOption = "com.docker.network.driver.mtu"
+
+// Assign is everything that a node must know, by one view of the store. Who needs it for several nodes of the same view
+// makes an AssignIndex.
+func Assign(v state.View, nodeID string) state.Assignments { return NewAssignIndex(v).Assign(nodeID) }
+
+// AssignIndex is what the assignments of all nodes have in common, worked out once per view. Safe for concurrent use.
+type AssignIndex struct {
+	view     state.View
+	ingress  string // network ID, "" if there is none
+	networks map[string]state.AssignedNetwork
+	nodes    map[string]state.AssignedNode
+	services []indexedService
+	// endpoints by network; those of published ports are in the ingress network.
+	endpoints map[string][]indexedEndpoint
+}
+
+type indexedService struct {
+	state.AssignedService
+	networks  []string
+	published bool
+}
+
+type indexedEndpoint struct {
+	state.Endpoint
+	published bool // backs a port that all nodes publish
+}
+
+// NewAssignIndex works out an index. Its cost grows with the store, not with the number of nodes asked for.
+func NewAssignIndex(v state.View) *AssignIndex {
+	x := &AssignIndex{
+		view: v, networks: map[string]state.AssignedNetwork{}, nodes: map[string]state.AssignedNode{},
+		endpoints: map[string][]indexedEndpoint{},
+	}
+	for _, n := range v.Networks() {
+		if n.IPAM != nil {
+			x.networks[n.ID] = assignedNetwork(n)
+		}
+		if n.Spec.Ingress && !n.PendingDelete && n.IPAM != nil && (x.ingress == "" || n.ID < x.ingress) {
+			x.ingress = n.ID
+		}
+	}
+	for _, n := range v.Nodes() {
+		x.nodes[n.ID] = state.AssignedNode{ID: n.ID, Hostname: n.Description.Hostname, Mesh: n.Mesh, ControlAddr: n.ControlAddr, Down: down(n)}
+	}
+	for _, s := range v.Services() {
+		x.addService(s)
+	}
+	for _, t := range v.Tasks() {
+		x.addTask(t)
+	}
+	return x
+}
+
+func assignedNetwork(n *state.Network) state.AssignedNetwork {
+	out := state.AssignedNetwork{ID: n.ID, Name: n.Spec.Name, Internal: n.Spec.Internal, Ingress: n.Spec.Ingress}
+	for _, c := range n.IPAM.Configs {
+		if p, err := netip.ParsePrefix(c.Subnet); err == nil {
+			out.Subnets = append(out.Subnets, p)
+			out.Gateways = append(out.Gateways, addrOf(c.Gateway))
+		}
+	}
+	if d := n.Spec.DriverConfiguration; d != nil {
+		if mtu, err := strconv.Atoi(d.Options[mtuOption]); err == nil && mtu > 0 {
+			out.MTU = mtu
+		}
+	}
+	return out
+}
+
+func (x *AssignIndex) addService(s *state.Service) {
+	if s.PendingDelete {
+		return
+	}
+	i := indexedService{AssignedService: state.AssignedService{ID: s.ID, Name: s.Spec.Name, Ports: s.Endpoint.Ports}}
+	i.published = len(s.Endpoint.Ports) > 0
+	for _, vip := range s.Endpoint.VirtualIPs {
+		if a := addrOf(vip.Addr); a.IsValid() {
+			if i.VIPs == nil {
+				i.VIPs = map[string][]netip.Addr{}
+			}
+			i.VIPs[vip.NetworkID] = append(i.VIPs[vip.NetworkID], a)
+			i.addNetwork(vip.NetworkID)
+		}
+	}
+	for _, a := range attachments(s.Spec.TaskTemplate, s.Spec.Networks) {
+		i.addNetwork(a.Target)
+		if len(a.Aliases) > 0 {
+			if i.Aliases == nil {
+				i.Aliases = map[string][]string{}
+			}
+			i.Aliases[a.Target] = a.Aliases
+		}
+	}
+	x.services = append(x.services, i)
+}
+
+func (i *indexedService) addNetwork(id string) {
+	if !slices.Contains(i.networks, id) {
+		i.networks = append(i.networks, id)
+	}
+}
+
+func (x *AssignIndex) addTask(t *state.Task) {
+	n, ok := x.nodes[t.NodeID]
+	if !ok || n.Down || len(t.Networks) == 0 {
+		return
+	}
+	s := x.view.Service(t.ServiceID)
+	st, ok := endpointState(t, s)
+	if !ok {
+		return
+	}
+	e := indexedEndpoint{Endpoint: state.Endpoint{
+		TaskID: t.ID, ServiceID: t.ServiceID, NodeID: t.NodeID, Slot: t.Slot, Name: t.Name(), State: st,
+		Addrs: make(map[string][]netip.Addr, len(t.Networks)),
+	}}
+	if r := x.view.Revision(t.ServiceID, t.SpecVersion); r != nil {
+		e.Hostname = hostname(r.Spec.ContainerSpec)
+		e.published, _ = publishes(r.Endpoint)
+	}
+	for _, l := range t.Networks {
+		for _, p := range l.Addresses {
+			e.Addrs[l.NetworkID] = append(e.Addrs[l.NetworkID], p.Addr())
+		}
+	}
+	for id := range e.Addrs {
+		x.endpoints[id] = append(x.endpoints[id], e)
+	}
+}
+
+// endpointState tells how others see a task; false if they do not.
+func endpointState(t *state.Task, s *state.Service) (state.EndpointState, bool) {
+	rank := state.Rank(t.Status.State)
+	switch {
+	case rank < state.Rank(swarm.TaskStateAssigned) || state.Terminal(t.Status.State):
+		return "", false
+	case t.Status.State != swarm.TaskStateRunning:
+		return state.EndpointUp, true
+	case !live(t) || s == nil || s.PendingDelete:
+		return state.EndpointDraining, true
+	}
+	return state.EndpointServing, true
+}
+
+// hostname is what the container calls itself, if that is known before it runs.
+func hostname(c *swarm.ContainerSpec) string {
+	if c == nil || slices.Contains([]byte(c.Hostname), '{') {
+		return ""
+	}
+	return c.Hostname
+}
+
+// Assign is everything that a node must know.
+func (x *AssignIndex) Assign(nodeID string) state.Assignments {
+	out := state.Assignments{
+		Tasks: map[string]state.AssignedTask{}, Networks: map[string]state.AssignedNetwork{}, Services: map[string]state.AssignedService{},
+		Endpoints: map[string]state.Endpoint{}, Nodes: make(map[string]state.AssignedNode, len(x.nodes)),
+	}
+	for id, n := range x.nodes {
+		out.Nodes[id] = n
+	}
+	if x.ingress != "" {
+		out.Networks[x.ingress] = x.networks[x.ingress]
+	}
+	own := set{} // networks in which the node has tasks
+	for _, t := range x.view.TasksByNode(nodeID) {
+		if state.Rank(t.Status.State) < state.Rank(swarm.TaskStateAssigned) {
+			continue
+		}
+		out.Tasks[t.ID] = x.task(t)
+		if state.Terminal(t.Status.State) {
+			continue
+		}
+		for _, l := range t.Networks {
+			if n, ok := x.networks[l.NetworkID]; ok {
+				out.Networks[l.NetworkID] = n
+				own[l.NetworkID] = struct{}{}
+			}
+		}
+	}
+	for _, s := range x.services {
+		if s.published || slices.ContainsFunc(s.networks, func(id string) bool { _, ok := own[id]; return ok }) {
+			out.Services[s.ID] = s.within(out.Networks)
+		}
+	}
+	for id := range out.Networks {
+		ingress := x.networks[id].Ingress
+		for _, e := range x.endpoints[id] {
+			// Nobody is reached in the ingress network but by published ports, and the node's own tasks by the node.
+			if ingress && !e.published && e.NodeID != nodeID {
+				continue
+			}
+			if _, done := out.Endpoints[e.TaskID]; !done {
+				out.Endpoints[e.TaskID] = e.within(out.Networks)
+			}
+		}
+	}
+	return out
+}
+
+func (x *AssignIndex) task(t *state.Task) state.AssignedTask {
+	a := state.AssignedTask{Task: *t}
+	if r := x.view.Revision(t.ServiceID, t.SpecVersion); r != nil {
+		a.Spec, a.EndpointSpec = r.Spec, r.Endpoint
+	}
+	if s := x.view.Service(t.ServiceID); s != nil {
+		a.ServiceLabels = s.Spec.Labels
+	}
+	return a
+}
+
+// within leaves out what is in networks that the node does not know.
+func (i *indexedService) within(networks map[string]state.AssignedNetwork) state.AssignedService {
+	s := i.AssignedService
+	s.VIPs, s.Aliases = only(s.VIPs, networks), only(s.Aliases, networks)
+	return s
+}
+
+func (e *indexedEndpoint) within(networks map[string]state.AssignedNetwork) state.Endpoint {
+	out := e.Endpoint
+	out.Addrs = only(out.Addrs, networks)
+	return out
+}
+
+// only returns m, or a copy without the keys that are not in keep.
+func only[V any](m map[string]V, keep map[string]state.AssignedNetwork) map[string]V {
+	all := true
+	for k := range m {
+		if _, ok := keep[k]; !ok {
+			all = false
+		}
+	}
+	if all {
+		return m
+	}
+	out := map[string]V{}
+	for k, v := range m {
+		if _, ok := keep[k]; ok {
+			out[k] = v
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
