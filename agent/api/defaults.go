@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/pkg/namesgenerator"
 )
@@ -40,6 +41,12 @@ func normalize(in swarm.ServiceSpec) (swarm.ServiceSpec, error) {
 	}
 	if s.TaskTemplate.Runtime == "" {
 		s.TaskTemplate.Runtime = swarm.RuntimeContainer
+	}
+	// Shown as "default", stored as nothing: reading a spec and sending it back must change nothing.
+	if c := s.TaskTemplate.ContainerSpec; c != nil && c.Isolation == container.IsolationDefault {
+		cc := *c
+		cc.Isolation = ""
+		s.TaskTemplate.ContainerSpec = &cc
 	}
 	// The deprecated list counts only when the other is empty, as in Docker.
 	if len(s.TaskTemplate.Networks) == 0 {
