@@ -235,11 +235,10 @@ func (s *udpSocket) reply(b []byte, c udpClient) {
 	var oob []byte
 	switch {
 	case !c.local.IsValid():
-	case s.v6:
-		a := c.local.As16()
-		oob = (&ipv6.ControlMessage{Src: a[:]}).Marshal()
+	case c.local.Is4(): // on an IPv6 socket, too: x/net's ControlMessage does not do that
+		oob = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: c.local.As4()})
 	default:
-		oob = (&ipv4.ControlMessage{Src: c.local.AsSlice()}).Marshal()
+		oob = unix.PktInfo6(&unix.Inet6Pktinfo{Addr: c.local.As16()})
 	}
 	_, _, _ = s.WriteMsgUDPAddrPort(b, oob, c.client) // lost, as datagrams are
 }
