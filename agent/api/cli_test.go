@@ -1,0 +1,121 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+// TestDockerCLI drives the unmodified docker command line, where there is one.
+func TestDockerCLI(t *testing.T) {
+	for _, bin := range []string{"/usr/local/bin/docker", "/usr/bin/docker"} {
+		if _, err := os.Stat(bin); err == nil {
+			t.Run(bin, func(t *testing.T) { driveCLI(t, bin) })
+		}
+	}
+}
+
+func driveCLI(t *testing.T, bin string) {
+	gone := make(chan struct{}, 1)
+	eng := startEngine(t, oldEngine(t, gone))
+	fc := newFakeCluster(t)
+	_, c := start(t, Config{Local: managerNode(fc), Engine: eng, Version: "0.1.0"})
+	home := t.TempDir()
+	run := func(args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), bin, args...)
+		cmd.Env = []string{"DOCKER_HOST=" + c.DaemonHost(), "HOME=" + home, "PATH=" + os.Getenv("PATH")}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	want := func(args, text string) string {
+		t.Helper()
+		out, err := run(strings.Fields(args)...)
+		if err != nil || !strings.Contains(out, text) {
+			t.Errorf("docker %s: %v\n%s", args, err, out)
+		}
+		return out
+	}
+	refused := func(args, text string) {
+		t.Helper()
+		out, err := run(strings.Fields(args)...)
+		if err == nil || !strings.Contains(out, text) {
+			t.Errorf("docker %s: %v, want %q\n%s", args, err, text, out)
+		}
+	}
+	want("version", "meshswarm")
+	want("info", "Is Manager: true")
+	want("node ls", "Leader")
+	want("node inspect --pretty self", "Reachable")
+	want("network create -d overlay --subnet 10.9.0.0/24 back", "")
+	want("network ls", "overlay")
+	want("network inspect -v back", "10.9.0.0/24")
+	want("service create -d --name web --replicas 2 --network back -p 8080:80 nginx:1.27", "")
+	id := fc.store.View().ServiceByName("web").ID
+	addTask(t, fc, id, "task1aaaaaaaaaaaaaaaaaaaa", 1, swarm.TaskStateRunning, swarm.TaskStateRunning)
+	svc := fc.store.View().Service(id).Clone()
+	svc.Endpoint.Ports = svc.Spec.EndpointSpec.Ports
+	fc.change(t, svc)
+	want("service ls", "1/2")
+	want("service ls", "*:8080->80/tcp")
+	want("service ps web", "web.1")
+	want("service inspect --pretty web", "nginx:1.27")
+	want("service scale -d web=3", "web scaled to 3")
+	want("service update -d --env-add A=b web", "web")
+	if s := fc.store.View().Service(id); *s.Spec.Mode.Replicated.Replicas != 3 || s.SpecVersion != 2 || s.Spec.TaskTemplate.ContainerSpec.Env[0] != "A=b" {
+		t.Errorf("after update: version %d, %+v", s.SpecVersion, s.Spec.TaskTemplate.ContainerSpec)
+	}
+	want("node update --label-add disk=ssd node2", "node2")
+	want("node ps node2", "Running")
+	fc.logs = func(context.Context, string, string, LogOptions) (io.ReadCloser, bool, error) {
+		return io.NopCloser(bytes.NewReader(engineLog("out:hello from the task"))), false, nil
+	}
+	want("service logs web", "web.1.task1aaaaaaa@node2    | hello from the task")
+	want("swarm join-token -q worker", "SWMTKN-1-w")
+	want("ps -q", "a")
+	refused("secret create s /etc/passwd", "not supported yet")
+	refused("service create -d --mode global nginx", `mode "global" is not supported yet`)
+	refused("service rollback -d web", "not supported yet")
+	refused("network rm back", "is in use by service web")
+	want("service rm web", "web")
+	converge(t, fc)
+	want("service create --name conv --replicas 3 --update-monitor 10ms nginx:1", "converged")
+	n := fc.store.View().Node(testWorker).Clone()
+	n.Status.State = swarm.NodeStateDown
+	fc.apply(t, state.Op{Action: state.Update, Object: n, Expected: n.Modified})
+	want("node rm node2", "node2")
+}
+
+// converge is an orchestrator for new services: all tasks run at once.
+func converge(t *testing.T, fc *fakeCluster) {
+	_, w := fc.store.ViewAndWatch()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-done })
+	go func() {
+		defer close(done)
+		defer w.Close()
+		for {
+			commits, err := w.Next(ctx)
+			if err != nil {
+				return
+			}
+			for _, commit := range commits {
+				for _, ch := range commit.Changes {
+					if s, ok := ch.New.(*state.Service); ok && ch.Old == nil {
+						for slot := range int(*s.Spec.Mode.Replicated.Replicas) {
+							addTask(t, fc, s.ID, state.NewID(), slot+1, swarm.TaskStateRunning, swarm.TaskStateRunning)
+						}
+					}
+				}
+			}
+		}
+	}()
+}
