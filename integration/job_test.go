@@ -1,0 +1,79 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// deploy creates a service and waits until it has converged.
+func (l *lab) deploy(t *testing.T, args ...string) {
+	t.Helper()
+	l.on(t, 1, append([]string{"service", "create"}, args...)...)
+}
+
+// TestMainJob is the promise as a user would try it: three nodes, redis, six replicas of a web program behind one
+// published port, 20,000 requests over all three nodes.
+func TestMainJob(t *testing.T) {
+	l := newLab(t, 3, 1)
+	l.on(t, 1, "network", "create", "app")
+	l.deploy(t, "--name", "redis", "--network", "app", imageRedis)
+	l.deploy(t, "--name", "web", "--replicas", "6", "--network", "app", "--publish", "8080:8080", imageWeb)
+
+	const requests, workers = 20000, 24
+	var mu sync.Mutex
+	var all []result
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < requests; i += workers {
+				x := request(1+i%3, 8080, "/")
+				mu.Lock()
+				all = append(all, x)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	failed := 0
+	for _, x := range all {
+		if x.err != nil {
+			if failed++; failed <= 5 {
+				t.Errorf("request to node%d: %v\n%s", x.node, x.err, x.fullText)
+			}
+		}
+	}
+	if failed > 0 {
+		t.Errorf("%d of %d requests failed", failed, requests)
+	}
+	who := answered(all)
+	if len(who) != 6 {
+		t.Errorf("%d replicas answered, want all 6: %v", len(who), who)
+	}
+	for host, n := range who {
+		if n < requests/6/2 || n > requests/6*2 {
+			t.Errorf("replica %s answered %d of %d: not an even spread", host, n, requests)
+		}
+	}
+	out, err := fetch(fmt.Sprintf("http://%s:8080/count", addrOf(2)), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(out); got != fmt.Sprint(requests-failed) {
+		t.Errorf("redis counted %s, want %d", got, requests-failed)
+	}
+}
+
+// TestNginx runs a program that nobody made for us.
+func TestNginx(t *testing.T) {
+	l := newLab(t, 2, 1)
+	l.deploy(t, "--name", "nginx", "--replicas", "2", "--publish", "8081:80", imageNginx)
+	for i := 1; i <= 2; i++ {
+		out, err := fetch(fmt.Sprintf("http://%s:8081/", addrOf(i)), 5*time.Second)
+		if err != nil || !strings.Contains(strings.ToLower(out), "nginx") {
+			t.Errorf("node%d: %v\n%s", i, err, out)
+		}
+	}
+}
