@@ -327,14 +327,18 @@ func (b *board) count(i *taskInfo) {
 		b.node(t.NodeID).add(i)
 	}
 	ended := state.Terminal(t.Status.State)
-	if !ended {
-		for _, a := range t.Networks {
-			n := b.networks[a.NetworkID]
-			if n == nil {
-				continue
-			}
+	for _, a := range t.Networks {
+		n := b.networks[a.NetworkID]
+		if n == nil {
+			continue
+		}
+		if !ended {
 			n.users++
-			for _, p := range a.Addresses {
+		}
+		for _, p := range a.Addresses {
+			if ended {
+				n.note(p.Addr(), t.CreatedAt)
+			} else {
 				n.take(p.Addr(), t.ID, t.CreatedAt)
 			}
 		}

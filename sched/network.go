@@ -62,10 +62,16 @@ func (i *networkInfo) makePools() {
 	}
 }
 
-// take notes the owner of an address, give frees it and tells whether it was the owner's.
+// take notes the owner of an address, note that there was one, give frees it and tells whether it was the owner's.
 func (i *networkInfo) take(a netip.Addr, owner string, since time.Time) {
 	for _, p := range i.pools {
 		p.take(a, owner, since)
+	}
+}
+
+func (i *networkInfo) note(a netip.Addr, since time.Time) {
+	for _, p := range i.pools {
+		p.note(a, since)
 	}
 }
 

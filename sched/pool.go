@@ -38,12 +38,20 @@ func newPool(subnet, within netip.Prefix) *pool {
 	return p
 }
 
-// take notes an owner. The youngest owner's address is where giving goes on.
+// take notes an owner.
 func (p *pool) take(a netip.Addr, owner string, since time.Time) {
 	if !a.IsValid() || !p.holds(a) || p.used[a] != "" {
 		return
 	}
 	p.used[a] = owner
+	p.note(a, since)
+}
+
+// note moves the cursor to the address of the youngest owner, also if it does not need it any more.
+func (p *pool) note(a netip.Addr, since time.Time) {
+	if !p.holds(a) {
+		return
+	}
 	if since.After(p.since) || since.Equal(p.since) && p.cursor.Less(a) {
 		p.cursor, p.since = a, since
 	}

@@ -111,7 +111,7 @@ func (c *cleanness) clean(t *state.Task) bool {
 	case placementOnly:
 		n := c.b.nodes[t.NodeID]
 		r := c.s.revision()
-		return t.NodeID == "" || n != nil && n.node != nil && r.constraints.match(n.node) && platformFits(r.platforms, n.node)
+		return n != nil && n.node != nil && r.constraints.match(n.node) && platformFits(r.platforms, n.node)
 	}
 	return false
 }

@@ -74,7 +74,8 @@ func runScenario(t *testing.T, text string) string {
 
 type scenario struct {
 	*world
-	specs map[string]map[string][]string // options of services and nodes, by name
+	specs   map[string]map[string][]string // options of services and nodes, by name
+	created []string                       // services
 }
 
 func (s *scenario) command(f []string) string {
@@ -233,7 +234,12 @@ func (s *scenario) service(name string, args []string) {
 	spec := serviceSpec(name, s.options("service "+name, args))
 	is := s.store.View().ServiceByName(name)
 	if is == nil {
-		s.create("svc-"+name, spec)
+		id := "svc-" + name
+		if n := len(s.created); slices.Contains(s.created, id) { // an ID is never used again
+			id += strconv.Itoa(n)
+		}
+		s.created = append(s.created, id)
+		s.create(id, spec)
 		return
 	}
 	s.updateService(is, spec)
