@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -44,7 +45,11 @@ type ipStack struct {
 	own map[netip.Addr]struct{} // the addresses that the NIC has
 }
 
+// quietGVisor stops gVisor from telling of each odd packet of a task on the process's standard error; its log level is global.
+var quietGVisor = sync.OnceFunc(func() { log.SetLevel(log.Warning) })
+
 func newIPStack(link *hostLink) (*ipStack, error) {
+	quietGVisor()
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
