@@ -78,6 +78,15 @@ func verifyRoot(certPEM []byte, t Token, now time.Time) error {
 	return checkTime("the swarm's authority certificate", cert, now)
 }
 
+// RootDigest is the part of a join token that pins the authority with this certificate (PEM).
+func RootDigest(certPEM []byte) (string, error) {
+	cert, err := parseRoot(certPEM)
+	if err != nil {
+		return "", err
+	}
+	return digestOf(cert), nil
+}
+
 // base36 writes data as a number in base 36, padded to n characters.
 func base36(data []byte, n int) string {
 	s := new(big.Int).SetBytes(data).Text(36)

@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/meshswarm/meshswarm/mesh"
+	"github.com/meshswarm/meshswarm/netstack"
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+// plane holds what the leader assigned last, and makes it true: tables of the data plane first, then peers, then tasks,
+// so that a task never starts before its packets have a way.
+type plane struct {
+	self   string
+	tables func(*netstack.Tables)
+	peers  func([]mesh.Peer) error
+	tasks  func(map[string]state.AssignedTask)
+	save   func(state.Assignments) error
+	log    *slog.Logger
+
+	dirty chan struct{} // capacity 1: there is something to save
+
+	// applying makes changes one after another: the newest assignments must also be the last that are applied.
+	applying sync.Mutex
+
+	mu      sync.Mutex
+	current state.Assignments
+	synced  chan struct{} // closed with the first assignments of a session
+	isFresh bool
+}
+
+func newPlane(self string, log *slog.Logger) *plane {
+	return &plane{self: self, log: log, dirty: make(chan struct{}, 1), synced: make(chan struct{})}
+}
+
+// restore applies what was on disk: the data plane works before a manager is found. The tasks go on as they were.
+func (p *plane) restore(a state.Assignments) {
+	if len(a.Nodes) == 0 {
+		return
+	}
+	p.apply(a)
+}
+
+// assign takes new assignments from a session.
+func (p *plane) assign(a state.Assignments) {
+	p.apply(a)
+	p.mu.Lock()
+	first := !p.isFresh
+	p.isFresh = true
+	p.mu.Unlock()
+	if first {
+		close(p.synced)
+	}
+	select {
+	case p.dirty <- struct{}{}:
+	default:
+	}
+}
+
+func (p *plane) apply(a state.Assignments) {
+	p.applying.Lock()
+	defer p.applying.Unlock()
+	p.mu.Lock()
+	p.current = a
+	p.mu.Unlock()
+	v := view{Assignments: a, self: p.self, meshSubnet: meshSubnet}
+	p.tables(v.tables())
+	peers, err := v.peers()
+	if err == nil {
+		err = p.peers(peers)
+	}
+	if err != nil {
+		p.log.Error("set the mesh's peers", "err", err)
+	}
+	p.tasks(a.Tasks)
+}
+
+// get returns the assignments; they are shared and must not be changed.
+func (p *plane) get() state.Assignments {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current
+}
+
+// network looks an assigned network up, for sandboxes.
+func (p *plane) network(id string) (state.AssignedNetwork, bool) {
+	n, ok := p.get().Networks[id]
+	return n, ok
+}
+
+// managers are the control addresses that the assignments tell.
+func (p *plane) managers() []string {
+	var out []string
+	for n := range maps.Values(p.get().Nodes) {
+		if n.ControlAddr != "" {
+			out = append(out, n.ControlAddr)
+		}
+	}
+	return out
+}
+
+// saveEvery is the shortest time between two writes of the assignments.
+const saveEvery = time.Second
+
+// run keeps the newest assignments on disk.
+func (p *plane) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return p.saveNow()
+		case <-p.dirty:
+		}
+		if err := p.saveNow(); err != nil {
+			p.log.Warn("keep the assignments on disk", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return p.saveNow()
+		case <-time.After(saveEvery):
+		}
+	}
+}
+
+func (p *plane) saveNow() error {
+	a := p.get()
+	if len(a.Nodes) == 0 {
+		return nil
+	}
+	return p.save(a)
+}
