@@ -142,10 +142,20 @@ func (c *fakeCluster) setLeader(id string) {
 func (c *fakeCluster) Members() []Member { return c.members }
 
 func (c *fakeCluster) Logs(ctx context.Context, nodeID, taskID string, o LogOptions) (io.ReadCloser, bool, error) {
-	if c.logs == nil {
+	c.mu.Lock()
+	logs := c.logs
+	c.mu.Unlock()
+	if logs == nil {
 		return nil, false, errors.New("no session")
 	}
-	return c.logs(ctx, nodeID, taskID, o)
+	return logs(ctx, nodeID, taskID, o)
+}
+
+// onLogs sets who answers Logs.
+func (c *fakeCluster) onLogs(f func(ctx context.Context, nodeID, taskID string, o LogOptions) (io.ReadCloser, bool, error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.logs = f
 }
 
 // fakeLocal is a node.
@@ -168,6 +178,11 @@ func (l *fakeLocal) Init(context.Context, swarm.InitRequest) (string, error) {
 }
 func (l *fakeLocal) Join(context.Context, swarm.JoinRequest) error { return nil }
 func (l *fakeLocal) Leave(context.Context, bool) error {
+	l.left.Store(true)
+	return nil
+}
+
+func (l *fakeLocal) Down(context.Context) error {
 	l.left.Store(true)
 	return nil
 }

@@ -22,6 +22,8 @@ type Backend struct {
 	engine   *engine
 	now      func() time.Time
 	newToken func(rootCertPEM []byte) (string, error)
+	// checkConstraints may be nil, see Config.
+	checkConstraints func(exprs []string) error
 }
 
 var _ swarmrouter.Backend = (*Backend)(nil)

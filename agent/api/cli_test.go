@@ -74,9 +74,9 @@ func driveCLI(t *testing.T, bin string) {
 	}
 	want("node update --label-add disk=ssd node2", "node2")
 	want("node ps node2", "Running")
-	fc.logs = func(context.Context, string, string, LogOptions) (io.ReadCloser, bool, error) {
+	fc.onLogs(func(context.Context, string, string, LogOptions) (io.ReadCloser, bool, error) {
 		return io.NopCloser(bytes.NewReader(engineLog("out:hello from the task"))), false, nil
-	}
+	})
 	want("service logs web", "web.1.task1aaaaaaa@node2    | hello from the task")
 	want("swarm join-token -q worker", "SWMTKN-1-w")
 	want("ps -q", "a")

@@ -54,6 +54,8 @@ type Local interface {
 	Join(ctx context.Context, req swarm.JoinRequest) error
 	// Leave ends the membership, with all tasks of the node. force: also when it is a manager, or the swarm cannot be told.
 	Leave(ctx context.Context, force bool) error
+	// Down stops the node and its tasks and keeps its membership. It may end the server before it returns.
+	Down(ctx context.Context) error
 }
 
 // Status is a node as it sees itself.

@@ -29,10 +29,13 @@ type engine struct {
 	host      string // as people write it: unix:///var/run/docker.sock
 	transport *http.Transport
 
-	mu      sync.Mutex
-	version string
-	asked   time.Time
+	mu    sync.Mutex
+	last  pong
+	asked time.Time
 }
+
+// pong is what the engine says of itself.
+type pong struct{ version, builder string }
 
 func newEngine(c *client.Client) *engine {
 	dial := c.Dialer()
@@ -51,45 +54,46 @@ func (e *engine) gone(err error) error {
 	return unavailable("the container engine at %s does not answer: %w", e.host, err)
 }
 
-// apiVersion is the highest version the engine speaks.
-func (e *engine) apiVersion(ctx context.Context) (string, error) {
+// ping is the engine's last answer, while that is believed.
+func (e *engine) ping(ctx context.Context) (pong, error) {
 	e.mu.Lock()
-	version, asked := e.version, e.asked
+	p, asked := e.last, e.asked
 	e.mu.Unlock()
-	if version != "" && time.Since(asked) < versionTTL {
-		return version, nil
+	if p.version != "" && time.Since(asked) < versionTTL {
+		return p, nil
 	}
 	resp, err := e.send(ctx, http.MethodGet, "/_ping", nil, nil)
 	if err != nil {
-		return "", err
+		return p, err
 	}
 	defer resp.Body.Close()
-	if version = resp.Header.Get("Api-Version"); version == "" {
-		version = MinVersion // so says Docker's client
+	p = pong{version: resp.Header.Get("Api-Version"), builder: resp.Header.Get("Builder-Version")}
+	if p.version == "" {
+		p.version = MinVersion // so says Docker's client
 	}
 	e.mu.Lock()
-	e.version, e.asked = version, time.Now()
+	e.last, e.asked = p, time.Now()
 	e.mu.Unlock()
-	return version, nil
+	return p, nil
 }
 
-func (e *engine) forgetVersion() {
+func (e *engine) forget() {
 	e.mu.Lock()
-	e.version = ""
+	e.last = pong{}
 	e.mu.Unlock()
 }
 
 // lower is the version to ask the engine for when a client asked for want ("" = none).
 func (e *engine) lower(ctx context.Context, want string) (string, error) {
-	have, err := e.apiVersion(ctx)
+	p, err := e.ping(ctx)
 	if err != nil {
 		return "", err
 	}
 	if want == "" {
 		want = MaxVersion
 	}
-	if versions.LessThan(have, want) {
-		return have, nil
+	if versions.LessThan(p.version, want) {
+		return p.version, nil
 	}
 	return want, nil
 }
@@ -106,7 +110,7 @@ func (e *engine) send(ctx context.Context, method, path string, query url.Values
 	}
 	resp, err := e.transport.RoundTrip(req)
 	if err != nil {
-		e.forgetVersion()
+		e.forget()
 		return nil, e.gone(err)
 	}
 	return resp, nil

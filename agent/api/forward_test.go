@@ -113,9 +113,9 @@ func TestForward(t *testing.T) {
 	}
 	_, err = c.NetworksPrune(t.Context(), filters.NewArgs())
 	wantError(t, err, cerrdefs.IsUnavailable, "container engine") // the swarm's part went through
-	leader.logs = func(context.Context, string, string, LogOptions) (io.ReadCloser, bool, error) {
+	leader.onLogs(func(context.Context, string, string, LogOptions) (io.ReadCloser, bool, error) {
 		return io.NopCloser(strings.NewReader(string(engineLog("out:far")))), false, nil
-	}
+	})
 	addTask(t, leader, id, "task1", 1, swarm.TaskStateRunning, swarm.TaskStateRunning)
 	rc, err := c.ServiceLogs(t.Context(), "web", container.LogsOptions{ShowStdout: true})
 	if err != nil {
@@ -137,7 +137,7 @@ func TestForward(t *testing.T) {
 }
 
 func TestForwardWithoutLeader(t *testing.T) {
-	leader, follower, c, _ := pair(t)
+	leader, follower, c, rt := pair(t)
 	// The leader lost its office; the follower becomes leader while the request waits.
 	leader.setLeader("")
 	errs := make(chan error, 1)
@@ -145,7 +145,7 @@ func TestForwardWithoutLeader(t *testing.T) {
 		_, err := c.ServiceCreate(t.Context(), spec("web"), swarm.ServiceCreateOptions{})
 		errs <- err
 	}()
-	waitFor(t, "the first try", func() bool { return true })
+	waitFor(t, "the first try", func() bool { return rt.calls.Load() > 0 })
 	follower.setLeader(testWorker)
 	if err := <-errs; err != nil {
 		t.Errorf("create across an election: %v", err)

@@ -47,13 +47,13 @@ func TestServiceLogs(t *testing.T) {
 	addTask(t, fc, id, "task1", 1, swarm.TaskStateRunning, swarm.TaskStateRunning)
 	addTask(t, fc, id, "task2", 2, swarm.TaskStatePending, swarm.TaskStateRunning)
 	var asked LogOptions
-	fc.logs = func(_ context.Context, node, task string, o LogOptions) (io.ReadCloser, bool, error) {
+	fc.onLogs(func(_ context.Context, node, task string, o LogOptions) (io.ReadCloser, bool, error) {
 		asked = o
 		if node != testWorker || task != "task1" {
 			return nil, false, fmt.Errorf("asked for %s on %s", task, node)
 		}
 		return io.NopCloser(bytes.NewReader(engineLog("out:one", "err:two"))), false, nil
-	}
+	})
 	opts := container.LogsOptions{ShowStdout: true, ShowStderr: true, Details: true, Timestamps: true, Tail: "5", Since: "2026-01-01T00:00:00Z"}
 	rc, err := c.ServiceLogs(t.Context(), "web", opts)
 	if err != nil {
@@ -90,9 +90,9 @@ func TestServiceLogsOfLostNode(t *testing.T) {
 	n := fc.store.View().Node(testWorker).Clone()
 	n.Status.State = swarm.NodeStateDown
 	fc.change(t, n)
-	fc.logs = func(context.Context, string, string, LogOptions) (io.ReadCloser, bool, error) {
+	fc.onLogs(func(context.Context, string, string, LogOptions) (io.ReadCloser, bool, error) {
 		return io.NopCloser(bytes.NewReader(engineLog("out:one"))), false, nil
-	}
+	})
 	rc, err := c.ServiceLogs(t.Context(), "web", container.LogsOptions{ShowStdout: true})
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestFollowServiceLogs(t *testing.T) {
 	addTask(t, fc, id, "task1", 1, swarm.TaskStateRunning, swarm.TaskStateRunning)
 	var mu sync.Mutex
 	writers := map[string]*io.PipeWriter{}
-	fc.logs = func(_ context.Context, _, task string, _ LogOptions) (io.ReadCloser, bool, error) {
+	fc.onLogs(func(_ context.Context, _, task string, _ LogOptions) (io.ReadCloser, bool, error) {
 		if task == "lost" {
 			return nil, false, errors.New("no session")
 		}
@@ -118,7 +118,7 @@ func TestFollowServiceLogs(t *testing.T) {
 		writers[task] = w
 		mu.Unlock()
 		return r, false, nil
-	}
+	})
 	writer := func(task string) *io.PipeWriter {
 		var w *io.PipeWriter
 		waitFor(t, "the log of "+task, func() bool {

@@ -23,6 +23,7 @@ const (
 	maxMTU    = 65535
 	// maxSubnetBits leaves room for a gateway, a VIP and tasks.
 	maxSubnetBits = 29
+	minSubnetBits = 8
 )
 
 func ignoreNotFound(err error) error {
@@ -147,7 +148,7 @@ func ipamConfig(c network.IPAMConfig) (cfg swarm.IPAMConfig, is6 bool, err error
 	switch {
 	case !is6 && subnet.Bits() > maxSubnetBits:
 		return cfg, is6, invalid("ipam configuration: subnet %s is too small: use /%d or larger", subnet, maxSubnetBits)
-	case subnet.Bits() == 0 || subnet.Addr().IsLoopback() || subnet.Addr().IsMulticast() || subnet.Addr().IsLinkLocalUnicast():
+	case subnet.Bits() < minSubnetBits || subnet.Addr().Is4In6() || subnet.Addr().IsLoopback() || subnet.Addr().IsMulticast() || subnet.Addr().IsLinkLocalUnicast():
 		return cfg, is6, invalid("ipam configuration: subnet %s cannot be used for a network", subnet)
 	case len(c.AuxAddress) > 0:
 		return cfg, is6, notSupported("reserving single addresses (--aux-address) is not supported yet")

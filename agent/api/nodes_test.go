@@ -148,6 +148,11 @@ func TestSwarmMembership(t *testing.T) {
 		t.Errorf("warnings of two managers: %v %v", info.Warnings, err)
 	}
 
+	l.left.Store(false)
+	if code, _, text := raw(t, socketOf(c), "POST", "/meshswarm/down", ""); code != 204 || !l.left.Load() {
+		t.Errorf("down: %d %s", code, text)
+	}
+
 	_, c = start(t, Config{Local: &fakeLocal{status: Status{State: swarm.LocalNodeStateInactive}}})
 	wantError(t, c.SwarmLeave(t.Context(), true), cerrdefs.IsUnavailable, "not part of a swarm")
 	if id, err := c.SwarmInit(t.Context(), swarm.InitRequest{}); err != nil || id != "newnode" {

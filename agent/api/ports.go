@@ -1,17 +1,33 @@
 package api
 
 import (
+	"slices"
+
 	"github.com/docker/docker/api/types/swarm"
 
 	"github.com/meshswarm/meshswarm/raft/state"
 )
 
-// checkIngress refuses published ports while there is no ingress network.
-func checkIngress(v state.View, e *swarm.EndpointSpec) error {
-	if e == nil || ingressNetwork(v) != nil {
+// newPorts are the published ports of a service that its old spec did not have.
+func newPorts(s, old *state.Service) []swarm.PortConfig {
+	var out []swarm.PortConfig
+	if s.Spec.EndpointSpec == nil {
 		return nil
 	}
-	for _, p := range e.Ports {
+	for _, p := range s.Spec.EndpointSpec.Ports {
+		if old == nil || old.Spec.EndpointSpec == nil || !slices.Contains(old.Spec.EndpointSpec.Ports, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// checkIngress refuses published ports while there is no ingress network.
+func checkIngress(v state.View, ports []swarm.PortConfig) error {
+	if ingressNetwork(v) != nil {
+		return nil
+	}
+	for _, p := range ports {
 		if ingress(p) {
 			return invalid("service needs ingress network, but no ingress network is present")
 		}
@@ -29,11 +45,8 @@ func ingressNetwork(v state.View) *state.Network {
 }
 
 // checkPrivileged refuses ports that a ready node may not open.
-func checkPrivileged(v state.View, e *swarm.EndpointSpec) error {
-	if e == nil {
-		return nil
-	}
-	for _, p := range e.Ports {
+func checkPrivileged(v state.View, ports []swarm.PortConfig) error {
+	for _, p := range ports {
 		if p.PublishedPort == 0 {
 			continue
 		}
@@ -52,12 +65,9 @@ func unprivileged(port uint32) uint32 { return 8000 + port%1000 }
 
 // checkPortConflicts refuses ports of other services: a port published on all nodes belongs to one service; host-mode
 // ports of two services may meet, on different nodes.
-func checkPortConflicts(v state.View, s *state.Service) error {
-	if s.Spec.EndpointSpec == nil {
-		return nil
-	}
+func checkPortConflicts(v state.View, serviceID string, ports []swarm.PortConfig) error {
 	want := map[portKey]bool{} // value: ingress
-	for _, p := range s.Spec.EndpointSpec.Ports {
+	for _, p := range ports {
 		if p.PublishedPort != 0 {
 			want[keyOf(p)] = ingress(p)
 		}
@@ -66,7 +76,7 @@ func checkPortConflicts(v state.View, s *state.Service) error {
 		return nil
 	}
 	for _, other := range v.Services() {
-		if other.ID == s.ID || !visibleService(other) {
+		if other.ID == serviceID || !visibleService(other) {
 			continue
 		}
 		ports := other.Endpoint.Ports

@@ -39,7 +39,7 @@ func (s *Server) proxy(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		ModifyResponse: ownHeaders,
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
-			s.engine.forgetVersion()
+			s.engine.forget()
 			failed = s.engine.gone(err)
 		},
 	}

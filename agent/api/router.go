@@ -62,6 +62,7 @@ func (s *Server) allRoutes() []route {
 	add(http.MethodGet, "/_ping", here, s.ping)
 	add(http.MethodGet, "/version", here, s.getVersion)
 	add(http.MethodGet, "/info", here, s.getInfo)
+	add(http.MethodPost, "/meshswarm/down", here, s.down)
 	add(http.MethodGet, "/networks", mixed, s.listNetworks)
 	add(http.MethodGet, "/networks/{id}", mixed, s.inspectNetwork)
 	add(http.MethodPost, "/networks/create", mixed, s.createNetwork)

@@ -46,6 +46,9 @@ type Config struct {
 	Forward http.RoundTripper
 	// NewToken makes a join token for the authority with this certificate (PEM). nil: tokens cannot be rotated.
 	NewToken func(rootCertPEM []byte) (string, error)
+	// CheckConstraints judges placement constraints (sched.CheckConstraints). nil: services with constraints are refused as
+	// not supported.
+	CheckConstraints func(exprs []string) error
 	// Version is meshswarm's own.
 	Version string
 	// Now is the clock that proposals are stamped with; nil = time.Now.
@@ -95,7 +98,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("api: register metrics: %w", err)
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger.With("component", "api"), versions: vm, metrics: m, engine: newEngine(cfg.Engine)}
-	s.backend = &Backend{local: cfg.Local, engine: s.engine, now: cfg.Now, newToken: cfg.NewToken}
+	s.backend = &Backend{local: cfg.Local, engine: s.engine, now: cfg.Now, newToken: cfg.NewToken, checkConstraints: cfg.CheckConstraints}
 	s.routes = s.allRoutes()
 	return s, nil
 }

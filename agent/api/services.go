@@ -89,14 +89,14 @@ func (b *Backend) CreateService(spec swarm.ServiceSpec, encodedAuth string, _ bo
 	if err := unsupportedAuth(encodedAuth); err != nil {
 		return nil, err
 	}
-	spec, err := normalize(spec)
+	spec, err := b.accept(spec)
 	if err != nil {
 		return nil, err
 	}
 	id := state.NewID()
 	err = b.change(func(_ Cluster, v state.View) ([]state.Op, error) {
 		s := &state.Service{ID: id, Spec: spec, SpecVersion: 1}
-		if err := b.checkService(v, s); err != nil {
+		if err := b.checkService(v, s, nil); err != nil {
 			return nil, err
 		}
 		return []state.Op{
@@ -114,8 +114,18 @@ func revision(s *state.Service) *state.Revision {
 	return &state.Revision{ServiceID: s.ID, SpecVersion: s.SpecVersion, Spec: s.Spec.TaskTemplate, Endpoint: s.Spec.EndpointSpec}
 }
 
-// checkService judges a new or changed service against the rest of the swarm, and resolves its networks to IDs.
-func (b *Backend) checkService(v state.View, s *state.Service) error {
+// accept fills a spec's defaults and judges it by itself.
+func (b *Backend) accept(spec swarm.ServiceSpec) (swarm.ServiceSpec, error) {
+	spec, err := normalize(spec)
+	if err != nil {
+		return spec, err
+	}
+	return spec, b.placementConstraints(&spec)
+}
+
+// checkService judges a new or changed service against the rest of the swarm, and resolves its networks to IDs. Ports
+// that the service had already (old, may be nil) are not judged again.
+func (b *Backend) checkService(v state.View, s, old *state.Service) error {
 	if other := v.ServiceByName(s.Spec.Name); other != nil && other.ID != s.ID {
 		return conflict("service %s: %s: it is the name of service %s", s.Spec.Name, textNameConflict, other.ID)
 	}
@@ -124,13 +134,14 @@ func (b *Backend) checkService(v state.View, s *state.Service) error {
 		return err
 	}
 	s.Spec.TaskTemplate.Networks = networks
-	if err := checkIngress(v, s.Spec.EndpointSpec); err != nil {
+	ports := newPorts(s, old)
+	if err := checkIngress(v, ports); err != nil {
 		return err
 	}
-	if err := checkPrivileged(v, s.Spec.EndpointSpec); err != nil {
+	if err := checkPrivileged(v, ports); err != nil {
 		return err
 	}
-	return checkPortConflicts(v, s)
+	return checkPortConflicts(v, s.ID, ports)
 }
 
 // UpdateService implements swarm.Backend.
@@ -141,7 +152,7 @@ func (b *Backend) UpdateService(id string, version uint64, spec swarm.ServiceSpe
 	if err := checkUpdateOptions(opts); err != nil {
 		return nil, err
 	}
-	spec, err := normalize(spec)
+	spec, err := b.accept(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +172,7 @@ func (b *Backend) UpdateService(id string, version uint64, spec swarm.ServiceSpe
 		}
 		s := old.Clone()
 		s.Spec = spec
-		if err := b.checkService(v, s); err != nil {
+		if err := b.checkService(v, s, old); err != nil {
 			return nil, err
 		}
 		return supersede(s, old), nil

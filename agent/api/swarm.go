@@ -16,6 +16,8 @@ import (
 
 const (
 	initTimeout = 60 * time.Second
+	// stopTimeout bounds the end of a node's tasks, which have grace periods of their own.
+	stopTimeout = 5 * time.Minute
 	// minCertExpiry is Swarm's.
 	minCertExpiry = time.Hour
 )
@@ -63,7 +65,7 @@ func (b *Backend) Leave(ctx context.Context, force bool) error {
 	if st.Manager && !force {
 		return unavailable("%s", b.leavingManager(st.NodeID))
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), initTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return b.local.Leave(ctx, force)
 }

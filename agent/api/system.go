@@ -40,6 +40,17 @@ func (s *Server) ping(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	return err
 }
 
+// down stops the node and its tasks: the one request that Docker's API does not have.
+func (s *Server) down(ctx context.Context, w http.ResponseWriter, _ *http.Request, _ map[string]string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := s.cfg.Local.Down(ctx); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (s *Server) swarmHeader() string {
 	st := s.cfg.Local.Status()
 	switch {
@@ -57,12 +68,11 @@ func (s *Server) swarmHeader() string {
 func (s *Server) builderVersion(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	resp, err := s.engine.send(ctx, http.MethodHead, "/_ping", nil, nil)
+	p, err := s.engine.ping(ctx)
 	if err != nil {
 		return ""
 	}
-	defer resp.Body.Close()
-	return resp.Header.Get("Builder-Version")
+	return p.builder
 }
 
 // getVersion is the engine's answer in our name: clients judge features by Version and ApiVersion.

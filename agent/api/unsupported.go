@@ -17,7 +17,7 @@ const notYet = " is not supported yet"
 // unsupportedService names the first thing in a spec that nothing would act on.
 func unsupportedService(s *swarm.ServiceSpec) error {
 	for _, f := range []func(*swarm.ServiceSpec) string{
-		unsupportedMode, unsupportedRuntime, unsupportedContainer, unsupportedPlacement, unsupportedUpdate, unsupportedEndpoint,
+		unsupportedMode, unsupportedRuntime, unsupportedContainer, unsupportedPlacement, unsupportedResources, unsupportedUpdate, unsupportedEndpoint,
 	} {
 		if what := f(s); what != "" {
 			return notSupported("service %s: %s", s.Name, what+notYet)
@@ -76,28 +76,39 @@ func unsupportedPlacement(s *swarm.ServiceSpec) string {
 	switch {
 	case p == nil:
 		return ""
-	case len(p.Constraints) > 0:
-		return "placement by constraints (--constraint)"
 	case len(p.Preferences) > 0:
 		return "placement by preferences (--placement-pref)"
-	case p.MaxReplicas > 0:
-		return "a limit of replicas per node (--replicas-max-per-node)"
 	}
 	return ""
 }
 
-// unsupportedUpdate: tasks are replaced one after another, the old one stopped first.
-func unsupportedUpdate(s *swarm.ServiceSpec) string {
-	u := s.UpdateConfig
-	switch {
-	case u == nil:
-		return ""
-	case u.FailureAction == swarm.UpdateFailureActionRollback:
-		return "rolling back by itself (--update-failure-action rollback)"
-	case u.Order == swarm.UpdateOrderStartFirst:
-		return "starting the new task first (--update-order start-first)"
+func unsupportedResources(s *swarm.ServiceSpec) string {
+	if r := s.TaskTemplate.Resources; r != nil && r.Reservations != nil && len(r.Reservations.GenericResources) > 0 {
+		return "reserving generic resources (--generic-resource)"
 	}
 	return ""
+}
+
+func unsupportedUpdate(s *swarm.ServiceSpec) string {
+	if u := s.UpdateConfig; u != nil && u.FailureAction == swarm.UpdateFailureActionRollback {
+		return "rolling back by itself (--update-failure-action rollback)"
+	}
+	return ""
+}
+
+// placementConstraints refuses what the scheduler cannot read.
+func (b *Backend) placementConstraints(s *swarm.ServiceSpec) error {
+	p := s.TaskTemplate.Placement
+	switch {
+	case p == nil || len(p.Constraints) == 0:
+		return nil
+	case b.checkConstraints == nil:
+		return notSupported("service %s: placement by constraints (--constraint)%s", s.Name, notYet)
+	}
+	if err := b.checkConstraints(p.Constraints); err != nil {
+		return invalid("%w", err)
+	}
+	return nil
 }
 
 func unsupportedEndpoint(s *swarm.ServiceSpec) string {
