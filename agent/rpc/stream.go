@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -20,13 +22,16 @@ type Stream struct {
 	deadline func(time.Time) error // nil: none
 	close    func()
 	lastRead atomic.Int64 // unix nanoseconds
+
+	mu     sync.Mutex // orders deadlines and Close
+	closed bool
 }
 
 // sendTimeout ends a stream whose receiver does not take what it is sent.
 const sendTimeout = 30 * time.Second
 
-// AcceptStream answers a request with 200 and turns it into a stream, as the manager's side. The stream ends when the
-// handler returns.
+// AcceptStream answers a request with 200 and turns it into a stream, as the manager's side. The handler must Close it,
+// and wait for its own calls to return, before it returns itself.
 func AcceptStream(w http.ResponseWriter, r *http.Request) (*Stream, error) {
 	rc := http.NewResponseController(w)
 	if err := rc.EnableFullDuplex(); err != nil {
@@ -66,10 +71,10 @@ func (s *Stream) SendRaw(message []byte) error {
 	if err != nil {
 		return err
 	}
-	if s.deadline != nil {
-		_ = s.deadline(time.Now().Add(sendTimeout))
-		defer func() { _ = s.deadline(time.Time{}) }()
+	if err := s.setDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return fmt.Errorf("send message: %w", err)
 	}
+	defer func() { _ = s.setDeadline(time.Time{}) }()
 	if _, err := s.out.Write(frame); err != nil {
 		return fmt.Errorf("send message: %w", err)
 	}
@@ -104,4 +109,24 @@ func (s *Stream) Read(p []byte) (int, error) {
 func (s *Stream) LastRead() time.Time { return time.Unix(0, s.lastRead.Load()) }
 
 // Close ends the stream at once; pending calls return. Safe for concurrent use and more than once.
-func (s *Stream) Close() { s.close() }
+func (s *Stream) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed = true
+		s.close()
+	}
+}
+
+// setDeadline bounds the next write, unless the stream is closed: then Close has set the last deadline.
+func (s *Stream) setDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	if s.deadline == nil {
+		return nil
+	}
+	return s.deadline(t)
+}

@@ -23,6 +23,9 @@ type note struct {
 func echo(ended chan<- error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s, err := AcceptStream(w, r)
+		if err == nil {
+			defer s.Close()
+		}
 		for err == nil {
 			var n note
 			if err = s.Receive(&n); err != nil {
@@ -102,6 +105,7 @@ func TestServerClosesStream(t *testing.T) {
 				done <- err
 				return
 			}
+			defer s.Close()
 			go s.Close()
 			done <- s.Receive(&note{})
 		}))

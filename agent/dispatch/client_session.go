@@ -1,0 +1,270 @@
+package dispatch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshswarm/meshswarm/agent/rpc"
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+// maxStreams is how many reverse streams a node serves at once.
+const maxStreams = 64
+
+var (
+	errManagerSilent = errors.New("manager is silent")
+	errReconnect     = errors.New("session begins anew")
+)
+
+// clientSession is one session, seen from the node.
+type clientSession struct {
+	*Client
+	addr   string
+	ctx    context.Context
+	stream *rpc.Stream
+	notes  chan upMessage // resync and refusals, for the sender
+	group  *errgroup.Group
+	slots  chan struct{} // of reverse streams
+
+	// The receiver's.
+	have     state.Assignments
+	seq      uint64
+	synced   bool // have follows from a full delta without a gap
+	welcomed bool
+}
+
+// session has one session with the manager at addr, until it ends; welcomed tells whether it ever began.
+func (c *Client) session(ctx context.Context, addr string) (welcomed bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(openTimeout, func() { cancel(fmt.Errorf("%s did not answer: %w", addr, rpc.ErrUnreachable)) })
+	stream, err := c.cfg.RPC.Open(ctx, addr, rpc.PathSession)
+	if !timer.Stop() && err == nil {
+		stream.Close()
+	}
+	if err != nil {
+		return false, cause(ctx, err)
+	}
+	defer stream.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	s := &clientSession{
+		Client: c, addr: addr, ctx: ctx, stream: stream, notes: make(chan upMessage, 2*maxStreams), group: g,
+		slots: make(chan struct{}, maxStreams),
+	}
+	c.out.reset()
+	stop := context.AfterFunc(ctx, stream.Close)
+	defer stop()
+	g.Go(s.receive)
+	g.Go(s.send)
+	g.Go(s.watch)
+	err = g.Wait()
+	if s.welcomed && c.cfg.Connected != nil {
+		c.cfg.Connected("")
+	}
+	return s.welcomed, err
+}
+
+// cause prefers the reason for which ctx was cancelled.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// watch ends the session when nothing arrives from the manager.
+func (s *clientSession) watch() error {
+	tick := time.NewTicker(s.cfg.Timeout / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return nil
+		case <-s.again:
+			return errReconnect
+		case <-tick.C:
+			if time.Since(s.stream.LastRead()) > s.cfg.Timeout-s.cfg.Timeout/10 {
+				return errManagerSilent
+			}
+		}
+	}
+}
+
+// send is the sender: facts, statuses, notes, signs of life.
+func (s *clientSession) send() error {
+	facts := s.cfg.Facts()
+	if err := s.stream.Send(upMessage{Facts: &facts}); err != nil {
+		return err
+	}
+	beat := time.NewTicker(s.cfg.Period)
+	defer beat.Stop()
+	for {
+		var err error
+		select {
+		case <-s.ctx.Done():
+			return nil
+		case <-beat.C:
+			err = s.stream.Send(nil)
+		case <-s.facts:
+			facts := s.cfg.Facts()
+			err = s.stream.Send(upMessage{Facts: &facts})
+		case m := <-s.notes:
+			err = s.stream.Send(m)
+		case <-s.out.wake:
+			if batch, statuses := s.out.take(); len(statuses) > 0 {
+				err = s.stream.Send(upMessage{Batch: batch, Statuses: statuses})
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// note gives the sender something to say; it is dropped when the session is over.
+func (s *clientSession) note(m upMessage) {
+	select {
+	case s.notes <- m:
+	case <-s.ctx.Done():
+	}
+}
+
+// receive takes what the leader sends.
+func (s *clientSession) receive() error {
+	for {
+		var m downMessage
+		if err := s.stream.Receive(&m); err != nil {
+			if errors.Is(err, io.EOF) {
+				return errors.New("manager ended the session")
+			}
+			return err
+		}
+		if m.Welcome != nil && !s.welcomed {
+			s.welcomed = true
+			s.log.Info("session begins", "addr", s.addr)
+			if s.cfg.Connected != nil {
+				s.cfg.Connected(s.addr)
+			}
+		}
+		if m.Delta != nil {
+			s.apply(*m.Delta, m.More)
+		}
+		if m.Ack != 0 {
+			s.out.ack(m.Ack)
+		}
+		if m.Renew && s.cfg.Renew != nil {
+			s.cfg.Renew()
+		}
+		if m.Open != nil {
+			s.answer(*m.Open)
+		}
+	}
+}
+
+// apply takes one delta. After a gap nothing counts until the next full one, which is asked for once.
+func (s *clientSession) apply(d state.Delta, more bool) {
+	switch {
+	case d.Full:
+		s.have, s.synced = state.Assignments{}, true
+	case !s.synced:
+		return
+	case d.Seq != s.seq+1:
+		s.log.Warn("assignments have a gap", "addr", s.addr, "have", s.seq, "got", d.Seq)
+		s.synced = false
+		s.note(upMessage{Resync: true})
+		return
+	}
+	s.have, s.seq = s.cfg.Patch(s.have, d), d.Seq
+	if !more {
+		s.assign.put(s.have, s.seq)
+	}
+}
+
+// answer serves a reverse stream, or refuses it.
+func (s *clientSession) answer(o opening) {
+	refuse := func(err error) { s.note(upMessage{Refusal: &refusal{ID: o.ID, Message: err.Error()}}) }
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		refuse(fmt.Errorf("the node serves %d streams already", maxStreams))
+		return
+	}
+	s.group.Go(func() error {
+		defer func() { <-s.slots }()
+		if err := s.serveReverse(o, refuse); err != nil && s.ctx.Err() == nil {
+			s.log.Debug("reverse stream ended", "addr", s.addr, "err", err)
+		}
+		return nil
+	})
+}
+
+func (s *clientSession) serveReverse(o opening, refuse func(error)) error {
+	if o.Kind != kindLogs {
+		err := fmt.Errorf("this node does not support %q streams: its meshswarm is another version than the manager's", clip(o.Kind, 64))
+		refuse(err)
+		return err
+	}
+	var req LogRequest
+	if err := json.Unmarshal(o.Request, &req); err != nil {
+		refuse(fmt.Errorf("decode request: %w", err))
+		return err
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	logs, err := s.cfg.Handler.Logs(ctx, req)
+	if err != nil {
+		refuse(err)
+		return err
+	}
+	body := &reverseBody{in: logs, trailer: http.Header{errorTrailer: nil}}
+	defer body.Close()
+	answer, err := s.cfg.RPC.Send(ctx, s.addr, rpc.PathReverse+o.ID, body, body.trailer)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	_, err = io.Copy(io.Discard, answer) // ends when the manager has enough
+	return err
+}
+
+// reverseBody is the body of a reverse stream: an error of its source travels as a trailer.
+type reverseBody struct {
+	in      io.ReadCloser
+	trailer http.Header
+	once    sync.Once
+}
+
+// Read implements io.Reader.
+func (b *reverseBody) Read(p []byte) (int, error) {
+	n, err := b.in.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.trailer.Set(errorTrailer, headerText(err.Error()))
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *reverseBody) Close() (err error) {
+	b.once.Do(func() { err = b.in.Close() })
+	return err
+}
+
+// headerText makes a text fit for a header.
+func headerText(s string) string {
+	out := []byte(clip(s, maxText))
+	for i, c := range out {
+		if c < ' ' || c > '~' {
+			out[i] = ' '
+		}
+	}
+	return string(out)
+}

@@ -1,0 +1,186 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/meshswarm/meshswarm/agent/rpc"
+	"github.com/meshswarm/meshswarm/raft/state"
+	"github.com/meshswarm/meshswarm/secrets"
+)
+
+// Assignments are computed at once when nothing has been sent for a while, and at most every pushGap otherwise. Where
+// computing them takes long, the gap grows with it: the leader spends at most a fifth of a processor on one node.
+const (
+	pushGap    = 10 * time.Millisecond
+	maxPushGap = 500 * time.Millisecond
+)
+
+// send is the session's sender: acknowledgements, requests, assignments, signs of life.
+func (s *session) send(ctx context.Context) error {
+	period := s.term.cfg.Period
+	beat := time.NewTicker(period)
+	defer beat.Stop()
+	var next time.Time // not before: the next push
+	for {
+		spoke, err := s.sendNotes()
+		if err != nil {
+			return err
+		}
+		var due <-chan time.Time
+		if s.isChanged() {
+			if wait := time.Until(next); wait > 0 {
+				due = time.After(wait)
+			} else {
+				start := time.Now()
+				pushed, err := s.push(ctx)
+				if err != nil {
+					return err
+				}
+				spoke = spoke || pushed
+				next = time.Now().Add(min(max(4*time.Since(start), pushGap), maxPushGap))
+			}
+		}
+		if spoke {
+			beat.Reset(period)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.wake:
+		case <-due:
+		case <-beat.C:
+			if err := s.stream.Send(nil); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *session) isChanged() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed || s.full
+}
+
+// sendNotes sends acknowledgements and requests for reverse streams.
+func (s *session) sendNotes() (spoke bool, err error) {
+	s.mu.Lock()
+	ack, openings := s.ack, s.openings
+	s.ack, s.openings = 0, nil
+	s.mu.Unlock()
+	if ack != 0 {
+		if err := s.stream.Send(downMessage{Ack: ack}); err != nil {
+			return false, err
+		}
+	}
+	for _, o := range openings {
+		if err := s.stream.Send(downMessage{Open: &o}); err != nil {
+			return false, err
+		}
+	}
+	return ack != 0 || len(openings) > 0, nil
+}
+
+// push brings the node up to date with the store.
+func (s *session) push(ctx context.Context) (spoke bool, err error) {
+	s.mu.Lock()
+	full := s.full
+	s.changed, s.full = false, false
+	s.mu.Unlock()
+	if err := s.register(ctx); err != nil {
+		return false, err
+	}
+	view := s.term.cfg.Store.View()
+	if err := s.pushRole(view.Node(s.node)); err != nil {
+		return false, err
+	}
+	now := s.term.cfg.Assign(view, s.node)
+	delta := state.Delta{Full: full, Set: now}
+	if !full {
+		var changed bool
+		if delta.Set, delta.Remove, changed = s.term.cfg.Diff(s.sent, now); !changed {
+			return false, nil
+		}
+	}
+	messages, err := s.fit(delta)
+	if err != nil {
+		return false, err
+	}
+	for _, m := range messages {
+		if err := s.stream.SendRaw(m); err != nil {
+			return false, err
+		}
+	}
+	s.sent = now
+	s.term.metrics.deltas.Inc()
+	return true, nil
+}
+
+// pushRole tells the node when its certificate no longer says what it should be.
+func (s *session) pushRole(n *state.Node) error {
+	if n == nil {
+		return errGone
+	}
+	if (s.peer.Role == secrets.RoleManager) == isManager(n.Spec.Role) || s.renewed {
+		return nil
+	}
+	s.renewed = true
+	return s.stream.Send(downMessage{Renew: true})
+}
+
+// fit encodes a delta as one message, or as several when one would be too large.
+func (s *session) fit(d state.Delta) ([][]byte, error) {
+	var messages [][]byte
+	parts := []state.Delta{d}
+	for len(parts) > 0 {
+		part := parts[0]
+		part.Seq = s.seq + 1
+		data, err := encode(downMessage{Delta: &part, More: len(parts) > 1})
+		if err != nil {
+			return nil, err
+		}
+		if len(data) > rpc.MaxDown {
+			first, second, ok := halve(part)
+			if !ok {
+				return nil, fmt.Errorf("one object of the assignments takes %d bytes: %w", len(data), rpc.ErrMessageSize)
+			}
+			parts = append([]state.Delta{first, second}, parts[1:]...)
+			continue
+		}
+		messages = append(messages, data)
+		parts = parts[1:]
+		s.seq++
+	}
+	return messages, nil
+}
+
+// halve splits a delta in two that give the same when applied in turn.
+func halve(d state.Delta) (first, second state.Delta, ok bool) {
+	a, b := d.Set, state.Assignments{}
+	a.Tasks, b.Tasks = halveMap(d.Set.Tasks)
+	a.Networks, b.Networks = halveMap(d.Set.Networks)
+	a.Services, b.Services = halveMap(d.Set.Services)
+	a.Endpoints, b.Endpoints = halveMap(d.Set.Endpoints)
+	a.Nodes, b.Nodes = halveMap(d.Set.Nodes)
+	first, second = d, state.Delta{Set: b}
+	first.Set = a
+	moved := len(b.Tasks) + len(b.Networks) + len(b.Services) + len(b.Endpoints) + len(b.Nodes)
+	return first, second, moved > 0
+}
+
+func halveMap[V any](m map[string]V) (a, b map[string]V) {
+	if len(m) == 0 {
+		return nil, nil
+	}
+	a, b = map[string]V{}, map[string]V{}
+	for k, v := range m {
+		if len(b) < len(m)-len(m)/2 {
+			b[k] = v
+		} else {
+			a[k] = v
+		}
+	}
+	return a, b
+}

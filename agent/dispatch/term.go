@@ -1,0 +1,188 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/agent/rpc"
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+// term is what a Dispatcher knows during one leadership.
+type term struct {
+	*Dispatcher
+	ctx      context.Context // the term's, for handlers that are called from outside
+	handlers sync.WaitGroup  // running handlers; Add under mu while not closed
+	inbox    *inbox
+
+	mu       sync.Mutex
+	closed   bool
+	sessions map[string]*session // by node ID
+	// deadlines are when a node that is ready or new becomes down.
+	deadlines map[string]time.Time
+	reverse   map[string]*reverse // asked for and not answered yet, by ID
+	openings  map[string]int      // reverse streams asked for or open, by node ID
+	arrivals  limiter
+}
+
+func newTerm(d *Dispatcher) *term {
+	return &term{
+		Dispatcher: d, sessions: map[string]*session{}, deadlines: map[string]time.Time{},
+		reverse: map[string]*reverse{}, openings: map[string]int{}, inbox: newInbox(),
+		arrivals: limiter{limit: 20, window: 10 * time.Second},
+	}
+}
+
+var (
+	errTermOver = errors.New("leadership ended")
+	errReplaced = errors.New("node opened a newer session")
+	errSilent   = errors.New("heartbeat failure")
+	errGone     = errors.New("node was removed")
+)
+
+// begin counts a handler in, which calls handlers.Done at its end.
+func (t *term) begin() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return rpc.ErrUnavailable.With("%v", errTermOver)
+	}
+	t.handlers.Add(1)
+	return nil
+}
+
+func (t *term) close() {
+	t.mu.Lock()
+	t.closed = true
+	sessions := t.sessions
+	t.sessions = map[string]*session{}
+	t.mu.Unlock()
+	for _, s := range sessions {
+		s.cancel(errTermOver)
+	}
+}
+
+// enter makes s the session of its node and ends an older one.
+func (t *term) enter(s *session) error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return errTermOver
+	}
+	old := t.sessions[s.node]
+	t.sessions[s.node] = s
+	t.deadlines[s.node] = t.cfg.Clock.Now().Add(t.cfg.Timeout)
+	t.mu.Unlock()
+	if old != nil {
+		t.log.Debug("session replaced", "node", s.node, "addr", s.addr)
+		old.cancel(errReplaced)
+	}
+	return nil
+}
+
+// leave forgets s. The node keeps its deadline: it may come back.
+func (t *term) leave(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sessions[s.node] == s {
+		delete(t.sessions, s.node)
+	}
+}
+
+func (t *term) session(node string) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sessions[node]
+}
+
+// alive moves the deadline of a node that was heard of in session s.
+func (t *term) alive(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sessions[s.node] == s {
+		t.deadlines[s.node] = t.cfg.Clock.Now().Add(t.cfg.Timeout)
+	}
+}
+
+// observe follows the store: it keeps the deadlines in step with the nodes that are there, and tells the sessions that
+// something has changed.
+func (t *term) observe(ctx context.Context) error {
+	grace := gracePeriods * t.cfg.Period
+	for {
+		view, watch := t.cfg.Store.ViewAndWatch()
+		for _, n := range view.Nodes() {
+			t.expect(n, grace)
+		}
+		t.pokeAll()
+		err := t.follow(ctx, watch)
+		watch.Close()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, state.ErrLagged) {
+			return err
+		}
+	}
+}
+
+func (t *term) follow(ctx context.Context, watch *state.Watch) error {
+	for {
+		commits, err := watch.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, c := range commits {
+			for _, change := range c.Changes {
+				t.noteNode(change)
+			}
+		}
+		t.pokeAll()
+	}
+}
+
+// noteNode takes note of a change of a node.
+func (t *term) noteNode(c state.Change) {
+	if n, ok := c.New.(*state.Node); ok {
+		grace := gracePeriods * t.cfg.Period
+		if c.Old == nil {
+			grace = joinGrace
+		}
+		t.expect(n, grace)
+		return
+	}
+	n, ok := c.Old.(*state.Node)
+	if !ok || c.New != nil {
+		return
+	}
+	t.mu.Lock()
+	delete(t.deadlines, n.ID)
+	s := t.sessions[n.ID]
+	t.mu.Unlock()
+	if s != nil {
+		s.cancel(errGone)
+	}
+}
+
+// expect gives a node that should be alive and has no deadline yet one after grace.
+func (t *term) expect(n *state.Node, grace time.Duration) {
+	if n.Status.State == swarm.NodeStateDown {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.deadlines[n.ID]; !ok {
+		t.deadlines[n.ID] = t.cfg.Clock.Now().Add(grace)
+	}
+}
+
+func (t *term) pokeAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sessions {
+		s.poke()
+	}
+}
