@@ -123,8 +123,10 @@ func (f *fabric) toPeer(l *Link, t *tables, net *network, e endpoint, p *packet,
 
 // toOutside hands what leaves the overlay to the stack.
 func (f *fabric) toOutside(t *tables, net *network, dst netip.Addr, p *packet) {
-	switch {
-	case t.networkOf(dst) != nil || t.inMesh(dst):
+	switch in := t.networkOf(dst); {
+	case in == net:
+		f.drop(dropNoRoute)
+	case in != nil || t.inMesh(dst):
 		f.drop(dropIsolation)
 	case !outside(dst):
 		f.drop(dropNotRoutable)
