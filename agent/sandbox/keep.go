@@ -42,12 +42,12 @@ func listen(dir string) (fd int, owner uint32, err error) {
 	if err := bindAt(fd, dir); err != nil {
 		return -1, 0, fmt.Errorf("bind %s: %w", path, err)
 	}
-	// An owner that is not mapped here cannot be given the file; then the folder's mode is the only guard.
-	mode := uint32(0o600)
-	if unix.Chown(path, int(st.Uid), int(st.Gid)) != nil {
-		mode = 0o666
+	err = unix.Chmod(path, 0o600)
+	if err == nil && unix.Chown(path, int(st.Uid), int(st.Gid)) != nil {
+		// An owner that is not mapped here cannot be given the file; then the folder's mode is the only guard.
+		err = unix.Chmod(path, 0o666)
 	}
-	if err := unix.Chmod(path, mode); err != nil {
+	if err != nil {
 		return -1, 0, fmt.Errorf("set mode of %s: %w", path, err)
 	}
 	if err := unix.Listen(fd, 8); err != nil {
