@@ -201,7 +201,9 @@ func (u *updater) change(s *serviceInfo, r *rollout, slot int, tasks []*state.Ta
 		r.watched[t.ID] = time.Time{}
 	}
 	running := t.Status.State == swarm.TaskStateRunning
-	if !startFirst || running {
+	if startFirst && !running {
+		u.stopIdle(tasks, t.ID)
+	} else {
 		u.stopOthers(tasks, t.ID)
 	}
 	if !running {
@@ -225,6 +227,21 @@ func (u *updater) stopOthers(tasks []*state.Task, but string) {
 		if n := u.b.tasks[t.ID]; n != nil && t.ID != but {
 			u.b.setDesired(n.Task, swarm.TaskStateShutdown)
 		}
+	}
+}
+
+// stopIdle stops what need not be kept until the new task runs: all but the newest that does run.
+func (u *updater) stopIdle(tasks []*state.Task, but string) {
+	kept := false
+	for _, t := range slices.Backward(tasks) {
+		if t.ID == but {
+			continue
+		}
+		if t.Status.State == swarm.TaskStateRunning && !kept {
+			kept = true
+			continue
+		}
+		u.b.setDesired(t, swarm.TaskStateShutdown)
 	}
 }
 

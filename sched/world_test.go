@@ -29,6 +29,9 @@ type world struct {
 	commits chan []state.Commit
 	stop    func()
 
+	// interfere, if set, runs before each batch of the leader: somebody else is faster.
+	interfere func()
+
 	mu   sync.Mutex
 	prop *rafttest.Proposer
 	last uint64 // the last accepted index
@@ -90,6 +93,13 @@ func (w *world) Propose(ctx context.Context, b state.Batch) (uint64, error) {
 	if len(b.Ops) > maxOps {
 		return 0, fmt.Errorf("batch of %d changes", len(b.Ops))
 	}
+	if w.interfere != nil {
+		w.interfere()
+	}
+	return w.propose(ctx, b)
+}
+
+func (w *world) propose(ctx context.Context, b state.Batch) (uint64, error) {
 	index, err := w.prop.Propose(ctx, b)
 	if err == nil {
 		w.mu.Lock()
@@ -114,7 +124,7 @@ func (w *world) apply(ops ...state.Op) {
 }
 
 func (w *world) try(ops ...state.Op) error {
-	_, err := w.Propose(context.Background(), state.Batch{Ops: ops, Time: w.clock.Now()})
+	_, err := w.propose(context.Background(), state.Batch{Ops: ops, Time: w.clock.Now()})
 	return err
 }
 
