@@ -1,5 +1,3 @@
-//go:build meshswarm_agent
-
 package main
 
 import (
@@ -29,6 +27,8 @@ func runNode(ctx context.Context, o *upOptions, log *slog.Logger, ready func(nod
 		Join:            o.join,
 		Token:           o.token,
 		DefaultAddrPool: o.addrPools.GetSlice(),
+		TaskDevice:      o.taskDevice,
+		Version:         buildVersion(),
 		Logger:          log,
 		Registry:        prometheus.NewRegistry(),
 		Ready:           ready,

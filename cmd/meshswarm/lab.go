@@ -31,7 +31,7 @@ func inLab(dir string, create bool, do func(l *lab) error) error {
 }
 
 func (p *program) labUp() *cli.Command {
-	var dir, dockerHost string
+	var dir, dockerHost, taskDevice string
 	nodes, managers, logLevel := uint64(3), uint64(1), "info"
 	return &cli.Command{
 		Name: "up", Usage: "Start the nodes and wait until all are ready",
@@ -43,6 +43,7 @@ func (p *program) labUp() *cli.Command {
 			flagString(&logLevel, "log-level", `What the nodes log ("debug", "info", "warn", "error")`),
 			flagUint(&managers, "managers", "Number of managers among the nodes"),
 			flagUint(&nodes, "nodes", "Number of nodes"),
+			flagString(&taskDevice, "task-device", `Kind of network device that tasks get, "tun" or "veth" (default: what works here)`),
 		},
 		Action: func(c *cli.Context) error {
 			if err := noArgs(c); err != nil {
@@ -51,6 +52,9 @@ func (p *program) labUp() *cli.Command {
 			return inLab(dir, true, func(l *lab) error {
 				if c.IsSet("docker-host") {
 					l.DockerHost = dockerHost
+				}
+				if c.IsSet("task-device") {
+					l.TaskDevice = taskDevice
 				}
 				l.LogLevel = logLevel
 				if err := l.plan(int(min(nodes, maxLabNodes+1)), int(min(managers, maxLabNodes+1))); err != nil {

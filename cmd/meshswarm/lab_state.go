@@ -25,8 +25,8 @@ type lab struct {
 
 // labState is the lab's file.
 type labState struct {
-	DockerHost, LogLevel string
-	Nodes                []*labNode
+	DockerHost, LogLevel, TaskDevice string
+	Nodes                            []*labNode
 }
 
 // labNode is one node of the lab.
@@ -64,7 +64,7 @@ func (n *labNode) options(s *labState) *upOptions {
 	o := newUpOptions()
 	o.dataDir, o.socket = filepath.Join(n.dir, "data"), n.socket()
 	o.listenAddr, o.advertiseAddr, o.publishAddr = n.Addr+":"+controlPort, n.Addr, n.Addr
-	o.hostname, o.dockerHost, o.logLevel = n.Name, s.DockerHost, s.LogLevel
+	o.hostname, o.dockerHost, o.logLevel, o.taskDevice = n.Name, s.DockerHost, s.LogLevel, s.TaskDevice
 	return o
 }
 

@@ -23,8 +23,8 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		// UPDATE_SCRIPTS=1 go test rewrites what cmp compares with.
-		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
-		RequireUniqueNames:  true,
+		UpdateScripts:      os.Getenv("UPDATE_SCRIPTS") != "",
+		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			// Short, because a socket's path must be.
 			dir, err := os.MkdirTemp("", "ms")

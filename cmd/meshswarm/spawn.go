@@ -101,7 +101,8 @@ func spawn(ctx context.Context, o *upOptions, logPath string) (spawned, error) {
 	var message readyMessage
 	err = json.NewDecoder(r).Decode(&message)
 	if err == nil && message.Info != nil {
-		return spawned{pid: cmd.Process.Pid, info: *message.Info}, cmd.Process.Release()
+		pid := cmd.Process.Pid // Release forgets it
+		return spawned{pid: pid, info: *message.Info}, cmd.Process.Release()
 	}
 	// It ends by itself: it said why, or it is gone.
 	waitErr := cmd.Wait()

@@ -29,6 +29,7 @@ type upOptions struct {
 	listenAddr, advertiseAddr, publishAddr string
 	dataPathPort                           uint64
 	dockerHost, hostname, logLevel         string
+	taskDevice                             string
 	labels, addrPools                      opts.ListOpts
 	detach                                 bool
 	// readyFD is where a detached node tells its parent how the start went.
@@ -64,6 +65,7 @@ func (p *program) upCommand() *cli.Command {
 			flagString(&o.logLevel, "log-level", `What to log ("debug", "info", "warn", "error")`),
 			flagString(&o.publishAddr, "publish-addr", "Address that published ports listen on (default: all)"),
 			flagString(&o.socket, "socket", "Unix socket to listen on for clients"),
+			flagString(&o.taskDevice, "task-device", `Kind of network device that tasks get, "tun" or "veth" (default: what works here)`),
 			flagString(&o.token, "token", "Join token"),
 			flagString(&o.tokenFile, "token-file", "File with the join token, - for standard input (others on this machine can read --token in the list of processes)"),
 			ready,
@@ -159,7 +161,7 @@ func (o *upOptions) flags() []string {
 	}
 	for flag, value := range map[string]string{
 		"--advertise-addr": o.advertiseAddr, "--publish-addr": o.publishAddr, "--docker-host": o.dockerHost,
-		"--hostname": o.hostname, "--join": o.join,
+		"--hostname": o.hostname, "--join": o.join, "--task-device": o.taskDevice,
 	} {
 		if value != "" {
 			list = append(list, flag, value)

@@ -1,0 +1,38 @@
+# make demo and make test do everything; the other targets are their parts. See README.md and CONTRIBUTING.md.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help setup build images demo test lint clean
+
+help:
+	@echo "make demo    prepare what is missing, start three nodes, deploy the example, show failures and recovery"
+	@echo "make test    all tests, the integration tests with a Docker engine among them"
+	@echo "make build   bin/meshswarm, one static program"
+	@echo "make setup   make sure that a Docker engine is reachable (installs and starts one if it may)"
+	@echo "make images  make the example images, without a registry"
+	@echo "make lint    gofmt, go vet, staticcheck"
+	@echo "make clean   remove bin"
+
+setup:
+	@scripts/setup.sh
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/meshswarm ./cmd/meshswarm
+
+images:
+	go run ./integration/images/load
+
+demo:
+	scripts/demo.sh
+
+test: build
+	scripts/test.sh
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+clean:
+	rm -rf bin

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# All tests, with the race detector where a C compiler is there (Go needs one for it). Without a Docker engine the tests
+# that need one are left out, or fail in CI.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if scripts/setup.sh; then
+  go run ./integration/images/load
+elif [ "${CI:-}" = true ]; then
+  echo "test: CI without a Docker engine is a failure" >&2
+  exit 1
+else
+  echo "test: no Docker engine: the tests that need one are left out" >&2
+fi
+
+race=-race
+if ! command -v "${CC:-gcc}" >/dev/null; then
+  echo "test: no C compiler: no race detector (apt-get install gcc libc6-dev)" >&2
+  race=
+fi
+MESHSWARM_BINARY=$PWD/bin/meshswarm go test ${race:+"$race"} -p 2 -timeout 18m ./...
