@@ -177,6 +177,7 @@ func (l *fakeLocal) Init(context.Context, swarm.InitRequest) (string, error) {
 	return "newnode", nil
 }
 func (l *fakeLocal) Join(context.Context, swarm.JoinRequest) error { return nil }
+
 func (l *fakeLocal) Leave(context.Context, bool) error {
 	l.left.Store(true)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -85,6 +86,19 @@ func driveCLI(t *testing.T, bin string) {
 	refused("service rollback -d web", "not supported yet")
 	refused("network rm back", "is in use by service web")
 	want("service rm web", "web")
+	stack := filepath.Join(home, "stack.yml")
+	if err := os.WriteFile(stack, []byte(stackFile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want("stack deploy -c "+stack+" shop", "Creating service shop_web")
+	want("stack services shop", "shop_db")
+	want("stack deploy -c "+stack+" shop", "Updating service shop_web")
+	for _, s := range fc.store.View().Services() {
+		if s.SpecVersion > 1 && s.Spec.Labels["com.docker.stack.namespace"] != "" {
+			t.Errorf("deploying the same again makes revision %d of %s", s.SpecVersion, s.Spec.Name)
+		}
+	}
+	want("stack rm shop", "Removing network shop_default")
 	converge(t, fc)
 	want("service create --name conv --replicas 3 --update-monitor 10ms nginx:1", "converged")
 	n := fc.store.View().Node(testWorker).Clone()
@@ -92,6 +106,18 @@ func driveCLI(t *testing.T, bin string) {
 	fc.apply(t, state.Op{Action: state.Update, Object: n, Expected: n.Modified})
 	want("node rm node2", "node2")
 }
+
+const stackFile = `
+version: "3.8"
+services:
+  web:
+    image: nginx:1
+    ports: ["8088:80"]
+    deploy: {replicas: 2}
+  db:
+    image: redis:7
+    environment: {A: b}
+`
 
 // converge is an orchestrator for new services: all tasks run at once.
 func converge(t *testing.T, fc *fakeCluster) {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
-	"strings"
 
 	"github.com/docker/docker/api/server/httputils"
 	"github.com/docker/docker/client"
@@ -95,13 +94,4 @@ func (s *Server) createVolume(ctx context.Context, w http.ResponseWriter, r *htt
 
 func (s *Server) updateVolume(context.Context, http.ResponseWriter, *http.Request, map[string]string) error {
 	return notSupported("cluster volumes are not supported yet, and other volumes cannot be updated")
-}
-
-// isTrue is Docker's reading of a query flag.
-func isTrue(v string) bool {
-	switch strings.ToLower(strings.TrimSpace(v)) {
-	case "", "0", "no", "false", "none":
-		return false
-	}
-	return true
 }

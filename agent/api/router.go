@@ -43,6 +43,7 @@ var localSwarmPaths = map[string]bool{
 // swarmRoots are never proxied: what the swarm router does not know there is not found.
 var swarmRoots = map[string]bool{
 	"swarm": true, "services": true, "nodes": true, "tasks": true, "secrets": true, "configs": true,
+	"meshswarm": true,
 }
 
 func (s *Server) allRoutes() []route {
@@ -62,7 +63,6 @@ func (s *Server) allRoutes() []route {
 	add(http.MethodGet, "/_ping", here, s.ping)
 	add(http.MethodGet, "/version", here, s.getVersion)
 	add(http.MethodGet, "/info", here, s.getInfo)
-	add(http.MethodPost, "/meshswarm/down", here, s.down)
 	add(http.MethodGet, "/networks", mixed, s.listNetworks)
 	add(http.MethodGet, "/networks/{id}", mixed, s.inspectNetwork)
 	add(http.MethodPost, "/networks/create", mixed, s.createNetwork)
@@ -73,6 +73,7 @@ func (s *Server) allRoutes() []route {
 	add(http.MethodGet, "/containers/json", here, s.listContainers)
 	add(http.MethodPost, "/volumes/create", here, s.createVolume)
 	add(http.MethodPut, "/volumes/{name}", here, s.updateVolume)
+	add(http.MethodPost, "/meshswarm/down", here, s.down)
 	return out
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -287,4 +288,45 @@ func TestServiceListFiltersAndStatus(t *testing.T) {
 	}
 	_, err := c.ServiceList(t.Context(), swarm.ServiceListOptions{Filters: filters.NewArgs(filters.Arg("color", "red"))})
 	wantError(t, err, cerrdefs.IsInvalidArgument, "invalid filter 'color'")
+}
+
+func TestConstraintsAreJudgedByTheScheduler(t *testing.T) {
+	fc := newFakeCluster(t)
+	check := func(exprs []string) error {
+		if exprs[0] == "bad" {
+			return errors.New("invalid constraint: bad")
+		}
+		return nil
+	}
+	_, c := start(t, Config{Local: managerNode(fc), CheckConstraints: check})
+	constrained := func(name, expr string) swarm.ServiceSpec {
+		return spec(name, func(s *swarm.ServiceSpec) { s.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{expr}} })
+	}
+	create(t, c, constrained("good", "node.role==worker"))
+	_, err := c.ServiceCreate(t.Context(), constrained("x", "bad"), swarm.ServiceCreateOptions{})
+	wantError(t, err, cerrdefs.IsInvalidArgument, "invalid constraint: bad")
+}
+
+// TestOldPortsStay: a node with fewer rights that joins later must not block updates of a service that was there before.
+func TestOldPortsStay(t *testing.T) {
+	fc, c := startManager(t)
+	setMinPort := func(p uint16) {
+		for _, n := range fc.store.View().Nodes() {
+			n = n.Clone()
+			n.MinPort = p
+			fc.change(t, n)
+		}
+	}
+	setMinPort(1)
+	id := create(t, c, spec("web", publish(80, "")))
+	setMinPort(1024)
+	s := inspect(t, c, id)
+	s.Spec.TaskTemplate.ForceUpdate++
+	if _, err := c.ServiceUpdate(t.Context(), id, s.Version, s.Spec, swarm.ServiceUpdateOptions{}); err != nil {
+		t.Errorf("update with an old port: %v", err)
+	}
+	s = inspect(t, c, id)
+	publish(443, "")(&s.Spec)
+	_, err := c.ServiceUpdate(t.Context(), id, s.Version, s.Spec, swarm.ServiceUpdateOptions{})
+	wantError(t, err, cerrdefs.IsInvalidArgument, "port 443 needs privileges on node node1: publish 8443")
 }

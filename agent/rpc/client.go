@@ -161,8 +161,10 @@ func (c *Client) Close() {
 // Do sends req to the manager at addr, whatever host its URL names. An answer that is an error is returned as a response.
 // req's context ends the exchange. It may serve as a reverse proxy's transport: see RoundTripper.
 func (c *Client) Do(addr string, req *http.Request) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	req.URL.Scheme, req.URL.Host, req.Host, req.RequestURI = "https", addr, addr, ""
+	req = req.WithContext(req.Context()) // not Clone: a trailer is filled in while the body is sent
+	u := *req.URL
+	u.Scheme, u.Host = "https", addr
+	req.URL, req.Host, req.RequestURI = &u, addr, ""
 	resp, err := c.current().RoundTrip(req)
 	if err != nil {
 		return nil, c.explain(addr, err)
@@ -265,8 +267,8 @@ func (c *Client) Open(ctx context.Context, addr, path string) (*Stream, error) {
 	return s, nil
 }
 
-// Send posts body as a stream to path at addr, and returns the answer's body, which the caller closes. With it the
-// caller may talk both ways until body ends.
+// Send posts body as a stream to path at addr, and returns the answer's body, which the caller closes; both flow at the
+// same time. The values of trailer may be set until body ends.
 func (c *Client) Send(ctx context.Context, addr, path string, body io.Reader, trailer http.Header) (io.ReadCloser, error) {
 	req, err := newRequest(ctx, http.MethodPost, addr, path, body)
 	if err != nil {
