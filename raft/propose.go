@@ -144,6 +144,8 @@ func (r *Raft) mustLead() error {
 		return ErrStopped
 	case r.node.State() == hraft.Leader:
 		return nil
+	case r.node.State() == hraft.Shutdown:
+		return ErrStopped
 	default:
 		return r.notLeader()
 	}
