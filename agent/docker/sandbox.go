@@ -75,6 +75,12 @@ func (c *controller) createSandbox(ctx context.Context, spec *swarm.ContainerSpe
 		tun = err == nil
 	}
 	err = c.runSandbox(ctx, image, spec, s, tun)
+	if cerrdefs.IsNotFound(err) { // somebody removed the image just now
+		if image, err = c.e.ensureSandboxImage(ctx); err != nil {
+			return err
+		}
+		err = c.runSandbox(ctx, image, spec, s, tun)
+	}
 	if err != nil && tun && !errors.Is(err, task.ErrTemporary) {
 		c.log.Debug("sandbox does not start with a TUN device, trying without", "err", err)
 		err = c.runSandbox(ctx, image, spec, s, false)

@@ -67,7 +67,7 @@ func NewWorker(cfg Config) (*Worker, error) {
 	if cfg.Dir != "" && cfg.Sealer == nil {
 		return nil, errors.New("worker: no sealer for the record")
 	}
-	if cfg.Retry == 0 {
+	if cfg.Retry <= 0 {
 		cfg.Retry = time.Second
 	}
 	if cfg.Drain == 0 {

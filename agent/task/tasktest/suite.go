@@ -97,7 +97,8 @@ func status(t *testing.T, c task.Controller) swarm.ContainerStatus {
 }
 
 func testLife(t *testing.T, s Subject) {
-	c := made(t, s.New(t), NewTask("run"))
+	e, at := s.New(t), NewTask("say", "hello")
+	c := made(t, e, at)
 	if st, err := c.Status(t.Context()); err != nil || st != nil {
 		t.Errorf("status before prepare: %v, %v", st, err)
 	}
@@ -113,6 +114,7 @@ func testLife(t *testing.T, s Subject) {
 	if st := status(t, c); st.PID == 0 {
 		t.Errorf("status when running: %+v", st)
 	}
+	poll(t, func() string { return saidHello(t, e, at.Task.ID) }) // it has its signal handler
 	for range 2 {
 		must(t, "shutdown", c.Shutdown(t.Context()))
 	}
@@ -211,10 +213,11 @@ func testSandbox(t *testing.T, s Subject) {
 }
 
 func testAdopt(t *testing.T, s Subject) {
-	at := NewTask("run")
+	at := NewTask("say", "hello")
 	before := status(t, started(t, s.New(t), at))
 
 	e := s.New(t)
+	poll(t, func() string { return saidHello(t, e, at.Task.ID) })
 	c, err := e.Controller(at)
 	must(t, "controller", err)
 	ended := waitFor(t, c)
@@ -286,22 +289,25 @@ func testLogs(t *testing.T, s Subject) {
 		t.Errorf("logs of no task: %v", err)
 	}
 	c := started(t, e, at)
-	read := func() string {
-		r, tty, err := e.Logs(t.Context(), at.Task.ID, task.LogOptions{Stdout: true, Tail: -1})
-		must(t, "logs", err)
-		defer r.Close()
-		var out strings.Builder
-		if _, err := stdcopy.StdCopy(&out, &out, r); err != nil || tty {
-			return fmt.Sprintf("cannot be read: tty %v, %v", tty, err)
-		}
-		if out.String() != "hello\n" {
-			return "logs: " + out.String()
-		}
-		return ""
-	}
-	poll(t, read)
+	poll(t, func() string { return saidHello(t, e, at.Task.ID) })
 	must(t, "shutdown", c.Shutdown(t.Context()))
-	poll(t, read)
+	poll(t, func() string { return saidHello(t, e, at.Task.ID) })
+}
+
+// saidHello is empty once the task's output is what "say hello" says.
+func saidHello(t *testing.T, e task.Executor, taskID string) string {
+	t.Helper()
+	r, tty, err := e.Logs(t.Context(), taskID, task.LogOptions{Stdout: true, Tail: -1})
+	must(t, "logs", err)
+	defer r.Close()
+	var out strings.Builder
+	if _, err := stdcopy.StdCopy(&out, &out, r); err != nil || tty {
+		return fmt.Sprintf("logs cannot be read: tty %v, %v", tty, err)
+	}
+	if out.String() != "hello\n" {
+		return fmt.Sprintf("logs: %q", out.String())
+	}
+	return ""
 }
 
 func testDescribe(t *testing.T, s Subject) {
