@@ -252,7 +252,7 @@ func (a *allocator) needsIngress(configs []swarm.NetworkAttachmentConfig, e *swa
 	if !published && len(configs) > 0 && (!internal || !host) {
 		return nil, nil
 	}
-	in := a.b.ingress()
+	in := a.b.ingress
 	switch {
 	case in == nil && published:
 		return nil, fmt.Errorf("there is no ingress network for the published ports: create one with --ingress")

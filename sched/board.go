@@ -26,6 +26,7 @@ type board struct {
 	tasks    map[string]*taskInfo
 	ports    map[portKey]string // published ingress ports: service ID
 	mesh     *pool              // the nodes' mesh addresses
+	ingress  *networkInfo       // the network of published ports; nil if there is none
 
 	draft draft
 

@@ -79,7 +79,7 @@ func (a *allocator) vips(s *serviceInfo) ([]swarm.EndpointVirtualIP, error) {
 	}
 	var ids []string
 	if published, _ := publishes(spec.EndpointSpec); published {
-		in := a.b.ingress()
+		in := a.b.ingress
 		if in == nil {
 			return nil, fmt.Errorf("there is no ingress network for the published ports: create one with --ingress")
 		}

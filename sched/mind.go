@@ -20,6 +20,8 @@ const (
 	// A refused pass is thought again when the commit that got in its way arrives, or after this long, doubling.
 	refusedFirst = 20 * time.Millisecond
 	refusedLast  = time.Second
+	// So many refusals in a row are worth an operator's look.
+	oddRefusals = 8
 )
 
 // mind is the thinking goroutine of one term. Everything in it belongs to that goroutine.
@@ -175,7 +177,11 @@ func (m *mind) propose(ctx context.Context, batches []batch) (last uint64, ok bo
 			last = max(last, index[i])
 			continue
 		}
-		m.log.Debug("store refused a batch", "attempt", m.refusals+1, "err", errs[i])
+		level := slog.LevelDebug
+		if m.refusals >= oddRefusals {
+			level = slog.LevelWarn
+		}
+		m.log.Log(ctx, level, "store refused a batch", "attempt", m.refusals+1, "err", errs[i])
 		m.met.refused.Inc()
 		m.revert(batches[i : i+1])
 		ok = false

@@ -23,6 +23,9 @@ func (b *board) setNetwork(id string, n *state.Network) {
 	delete(b.netless, id)
 	delete(b.doomed, id)
 	b.freed = true
+	if old != nil && old.network.Spec.Ingress || n != nil && n.Spec.Ingress {
+		defer b.findIngress()
+	}
 	if n == nil {
 		delete(b.networks, id)
 		return
@@ -96,15 +99,14 @@ func (i *networkInfo) name() string {
 	return i.network.Spec.Name + " (" + strings.Join(subnets, ", ") + ")"
 }
 
-// ingress finds the network of published ports; nil if there is none.
-func (b *board) ingress() *networkInfo {
-	var found *networkInfo
+// findIngress finds the network of published ports; nil if there is none.
+func (b *board) findIngress() {
+	b.ingress = nil
 	for _, n := range b.networks {
-		if n.network.Spec.Ingress && !n.network.PendingDelete && (found == nil || n.network.ID < found.network.ID) {
-			found = n
+		if n.network.Spec.Ingress && !n.network.PendingDelete && (b.ingress == nil || n.network.ID < b.ingress.network.ID) {
+			b.ingress = n
 		}
 	}
-	return found
 }
 
 // attachments lists what networks the spec wants, each once.
