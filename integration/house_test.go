@@ -76,7 +76,7 @@ func sources(t *testing.T) []source {
 	return list
 }
 
-func TestGofmt(t *testing.T) {
+func TestHouseGofmt(t *testing.T) {
 	for _, s := range sources(t) {
 		want, err := format.Source(s.text)
 		if err != nil {
@@ -88,7 +88,7 @@ func TestGofmt(t *testing.T) {
 	}
 }
 
-func TestFileLength(t *testing.T) {
+func TestHouseFileLength(t *testing.T) {
 	for _, s := range sources(t) {
 		if n := strings.Count(string(s.text), "\n"); n > maxLines {
 			t.Errorf("%s has %d lines, more than %d: which noun wants a file of its own?", s.path, n, maxLines)
@@ -96,8 +96,8 @@ func TestFileLength(t *testing.T) {
 	}
 }
 
-// TestPackageDoc: each package has one package comment, in one file.
-func TestPackageDoc(t *testing.T) {
+// TestHousePackageDoc: each package has one package comment, in one file.
+func TestHousePackageDoc(t *testing.T) {
 	docs := map[string][]string{}
 	for _, s := range sources(t) {
 		if s.test() {
@@ -139,7 +139,7 @@ var rooms = map[string][]string{
 	"agent":          {"agent/api", "agent/rpc", "agent/dispatch", "agent/task", "agent/docker", "agent/sandbox", "sched", "raft", "raft/state", "mesh", "netstack", "secrets"},
 	"agent/api":      {"raft/state"},
 	"agent/rpc":      {"raft/state", "secrets"},
-	"agent/dispatch": {"raft/state", "sched", "secrets"},
+	"agent/dispatch": {"agent/rpc", "raft/state", "sched", "secrets"},
 	"agent/task":     {"raft/state"},
 	"agent/docker":   {"agent/task", "agent/sandbox", "raft/state"},
 	"agent/sandbox":  {},
@@ -153,9 +153,9 @@ var rooms = map[string][]string{
 	"integration":    {},
 }
 
-// TestImportOrder: a room imports only the rooms that rooms allows. Tests may also use the in-memory twins ("…test"
-// packages) of the rooms that their room may import; integration tests may use everything.
-func TestImportOrder(t *testing.T) {
+// TestHouseImportOrder: a room imports only the rooms that rooms allows. Tests may also use the in-memory twins ("…test"
+// packages) of other rooms, and nothing else may; integration tests may use everything.
+func TestHouseImportOrder(t *testing.T) {
 	for _, s := range sources(t) {
 		from := room(s.dir())
 		if from == "" {
@@ -170,65 +170,108 @@ func TestImportOrder(t *testing.T) {
 			if !ours {
 				continue
 			}
-			to := room(rel)
-			if to != from && !slices.Contains(rooms[from], to) {
-				t.Errorf("%s imports %s: room %s may import %v", s.path, rel, from, rooms[from])
+			if strings.HasSuffix(rel, "test") {
+				if !s.test() && !strings.HasSuffix(s.dir(), "test") {
+					t.Errorf("%s imports the test twin %s", s.path, rel)
+				}
+				continue
 			}
-			if strings.HasSuffix(rel, "test") && !s.test() && !strings.HasSuffix(s.dir(), "test") {
-				t.Errorf("%s imports the test twin %s", s.path, rel)
+			if to := room(rel); to != from && !slices.Contains(rooms[from], to) {
+				t.Errorf("%s imports %s: room %s may import %v", s.path, rel, from, rooms[from])
 			}
 		}
 	}
 }
 
-// forbidden lists what only some rooms may import.
+// forbidden lists what only some rooms may import. netstack shares WireGuard's device interface with mesh, nothing else
+// of it. The last two would drag the whole engine into the program.
 var forbidden = []struct {
 	what  *regexp.Regexp
 	rooms []string
-	why   string
 }{
-	{regexp.MustCompile(`^github\.com/hashicorp/raft(-.*)?(/|$)`), []string{"raft"}, "only raft knows hashicorp/raft"},
-	{regexp.MustCompile(`^gvisor\.dev/`), []string{"netstack"}, "only netstack knows gVisor"},
-	{regexp.MustCompile(`^golang\.zx2c4\.com/wireguard/tun$`), []string{"mesh", "netstack"}, "only mesh and netstack share WireGuard's device interface"},
-	{regexp.MustCompile(`^golang\.zx2c4\.com/wireguard(/([^t]|t[^u]).*)?$`), []string{"mesh"}, "only mesh knows WireGuard"},
-	{regexp.MustCompile(`^github\.com/docker/docker/api/server$`), nil, "it drags in the whole engine; take its sub-packages"},
-	{regexp.MustCompile(`^github\.com/docker/docker/(libnetwork|daemon)(/|$)`), nil, "it drags in the whole engine"},
+	{regexp.MustCompile(`^github\.com/hashicorp/raft(-.*)?(/|$)`), []string{"raft"}},
+	{regexp.MustCompile(`^gvisor\.dev/`), []string{"netstack"}},
+	{regexp.MustCompile(`^golang\.zx2c4\.com/wireguard/tun$`), []string{"mesh", "netstack"}},
+	{regexp.MustCompile(`^golang\.zx2c4\.com/wireguard(/([^t]|t[^u]).*)?$`), []string{"mesh"}},
+	{regexp.MustCompile(`^github\.com/docker/docker/api/server$`), nil},
+	{regexp.MustCompile(`^github\.com/docker/docker/(libnetwork|daemon)(/|$)`), nil},
 }
 
-func TestForbiddenImports(t *testing.T) {
+func TestHouseForbiddenImports(t *testing.T) {
 	for _, s := range sources(t) {
-		top := room(s.dir())
+		in := room(s.dir())
+		if in == "integration" && s.test() {
+			continue
+		}
 		for _, imported := range s.imports() {
-			for _, f := range forbidden {
-				if f.what.MatchString(imported) && !slices.Contains(f.rooms, top) && !(top == "integration" && s.test()) {
-					t.Errorf("%s imports %s: %s", s.path, imported, f.why)
-				}
+			if !permitted(in, imported) {
+				t.Errorf("%s imports %s, which room %s must not", s.path, imported, in)
 			}
 		}
 	}
 }
 
-// TestNoSleep: tests wait by polling with a deadline. A sleep is either too short on a busy machine or too long.
-func TestNoSleep(t *testing.T) {
+func permitted(room, imported string) bool {
+	for _, f := range forbidden {
+		if f.what.MatchString(imported) && !slices.Contains(f.rooms, room) {
+			return false
+		}
+	}
+	return true
+}
+
+// TestHouseNoSleep: tests wait by polling with a deadline. A sleep that is not the pause of a polling loop is either too
+// short on a busy machine or too long.
+func TestHouseNoSleep(t *testing.T) {
 	for _, s := range sources(t) {
 		if !s.test() && !strings.HasSuffix(s.dir(), "test") {
 			continue
 		}
-		ast.Inspect(s.tree, func(n ast.Node) bool {
-			if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
-				if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" {
-					t.Errorf("%s:%d: waits by sleeping: poll with a deadline", s.path, s.line(sel))
-				}
-			}
-			return true
-		})
+		for _, sleep := range sleeps(s.tree) {
+			t.Errorf("%s:%d: waits by sleeping: poll with a deadline", s.path, s.line(sleep))
+		}
 	}
+}
+
+// sleeps finds the uses of time.Sleep outside of loops that look at a deadline.
+func sleeps(tree ast.Node) []ast.Node {
+	var found []ast.Node
+	ast.Inspect(tree, func(n ast.Node) bool {
+		if loop, ok := n.(*ast.ForStmt); ok && polls(loop) {
+			return false
+		}
+		if isCall(n, "Sleep") {
+			found = append(found, n)
+		}
+		return true
+	})
+	return found
+}
+
+// polls tells whether a loop asks what time it is.
+func polls(loop *ast.ForStmt) bool {
+	asks := false
+	ast.Inspect(loop, func(n ast.Node) bool {
+		asks = asks || isCall(n, "Now") || isCall(n, "Since")
+		return !asks
+	})
+	return asks
+}
+
+// isCall tells whether a node is time.name.
+func isCall(n ast.Node, name string) bool {
+	sel, ok := n.(*ast.SelectorExpr)
+	if !ok || sel.Sel.Name != name {
+		return false
+	}
+	x, ok := sel.X.(*ast.Ident)
+	return ok && x.Name == "time"
 }
 
 // marks are words for work left undone; spelled so that this file does not hold them.
 var marks = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X|not imple` + `mented)\b|panic\("contr` + `act"\)`)
 
-func TestNothingLeftUndone(t *testing.T) {
+func TestHouseNothingLeftUndone(t *testing.T) {
 	for _, s := range sources(t) {
 		for i, line := range strings.Split(string(s.text), "\n") {
 			if found := marks.FindString(line); found != "" {
@@ -238,14 +281,23 @@ func TestNothingLeftUndone(t *testing.T) {
 	}
 }
 
-// TestExportedDocumented: what a package exports has a comment that begins with its name (or its group has one).
-func TestExportedDocumented(t *testing.T) {
+// TestHouseExportedDocumented: what a package exports has a comment, or stands in a group that has one: a block in
+// parentheses, or functions of one line each without a gap.
+func TestHouseExportedDocumented(t *testing.T) {
 	for _, s := range sources(t) {
 		if s.test() || s.tree.Name.Name == "main" {
 			continue
 		}
+		covered := 0
 		for _, decl := range s.tree.Decls {
-			for _, n := range undocumented(decl) {
+			missing := undocumented(decl)
+			first, last := s.line(decl), s.set.Position(decl.End()).Line
+			if first == last && (len(missing) == 0 || first == covered+1) {
+				// One line of a group that has a comment.
+				covered = last
+				continue
+			}
+			for _, n := range missing {
 				t.Errorf("%s:%d: exported %s has no comment", s.path, s.line(n), n.Name)
 			}
 		}
@@ -303,15 +355,49 @@ func exportedReceiver(list *ast.FieldList) bool {
 	}
 }
 
-// TestTestsHaveNoFolderOfTheirOwn: every file named in ARCHITECTURE.md's map is there.
-func TestArchitectureNamesEveryRoom(t *testing.T) {
+// TestHouseArchitecture: ARCHITECTURE.md names every room and gives every module that is imported its reason.
+func TestHouseArchitecture(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "ARCHITECTURE.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name := range rooms {
-		if !strings.Contains(string(text), name) {
+		if !strings.Contains(string(text), "`"+name) {
 			t.Errorf("ARCHITECTURE.md does not name room %s", name)
 		}
 	}
+	modules := requiredModules(t)
+	seen := map[string]bool{}
+	for _, s := range sources(t) {
+		for _, imported := range s.imports() {
+			for _, m := range modules {
+				if (imported == m || strings.HasPrefix(imported, m+"/")) && !seen[m] {
+					seen[m] = true
+					if !strings.Contains(string(text), m) {
+						t.Errorf("ARCHITECTURE.md has no reason for %s, which %s imports", m, s.path)
+					}
+				}
+			}
+		}
+	}
+}
+
+// requiredModules lists what go.mod requires, directly or not.
+func requiredModules(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if len(words) >= 2 && strings.HasPrefix(words[1], "v") && strings.Contains(words[0], ".") {
+			list = append(list, words[0])
+		}
+	}
+	if len(list) < 10 {
+		t.Fatalf("found only %d modules in go.mod", len(list))
+	}
+	return list
 }

@@ -189,5 +189,12 @@ func (l *lab) forget(ctx context.Context) error {
 	if err := os.Remove(l.path()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return os.Remove(filepath.Join(l.dir, "lab.lock"))
+	if err := os.Remove(filepath.Join(l.dir, "lab.lock")); err != nil {
+		return err
+	}
+	// A folder that holds something else stays.
+	if err := os.Remove(l.dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+		return err
+	}
+	return nil
 }
