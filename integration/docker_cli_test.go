@@ -30,47 +30,47 @@ func TestDockerCLI(t *testing.T) {
 	if out := d("network", "ls", "--filter", "driver=overlay", "--format", "{{.Name}}"); !strings.Contains(out, "app") || !strings.Contains(out, "ingress") {
 		t.Errorf("network ls:\n%s", out)
 	}
-	out := d("service", "create", "--name", "web", "--replicas", "2", "--network", "app", "--publish", "8090:8080", "--env", "A=1", "--no-resolve-image", imageProbe)
+	out := d("service", "create", "--name", "cliweb", "--replicas", "2", "--network", "app", "--publish", "8090:8080", "--env", "A=1", "--no-resolve-image", imageProbe)
 	if !strings.Contains(out, "verify: Service") && !strings.Contains(out, "converged") {
 		t.Errorf("service create does not say that it converged:\n%s", out)
 	}
 	if out, err := fetch("http://127.0.0.2:8090/", 5*time.Second); err != nil {
 		t.Errorf("published port: %v %s", err, out)
 	}
-	if out := d("service", "ls", "--format", "{{.Name}} {{.Mode}} {{.Replicas}} {{.Ports}}"); strings.TrimSpace(out) != "web replicated 2/2 *:8090->8080/tcp" {
+	if out := d("service", "ls", "--format", "{{.Name}} {{.Mode}} {{.Replicas}} {{.Ports}}"); strings.TrimSpace(out) != "cliweb replicated 2/2 *:8090->8080/tcp" {
 		t.Errorf("service ls: %q", out)
 	}
 	var inspected []struct {
 		Spec struct{ Name string }
 	}
-	if err := json.Unmarshal([]byte(d("service", "inspect", "web")), &inspected); err != nil || len(inspected) != 1 || inspected[0].Spec.Name != "web" {
+	if err := json.Unmarshal([]byte(d("service", "inspect", "cliweb")), &inspected); err != nil || len(inspected) != 1 || inspected[0].Spec.Name != "cliweb" {
 		t.Errorf("service inspect: %v %+v", err, inspected)
 	}
-	if out := d("service", "inspect", "--pretty", "web"); !strings.Contains(out, "Replicas:\t2") {
+	if out := d("service", "inspect", "--pretty", "cliweb"); !strings.Contains(out, "Replicas:\t2") {
 		t.Errorf("service inspect --pretty:\n%s", out)
 	}
-	d("service", "scale", "web=3")
-	d("service", "update", "--env-add", "B=2", "--no-resolve-image", "web")
-	if out := d("service", "ps", "web", "--filter", "desired-state=running", "--format", "{{.Name}} {{.CurrentState}}"); strings.Count(out, "Running") != 3 {
+	d("service", "scale", "cliweb=3")
+	d("service", "update", "--env-add", "B=2", "--no-resolve-image", "cliweb")
+	if out := d("service", "ps", "cliweb", "--filter", "desired-state=running", "--format", "{{.Name}} {{.CurrentState}}"); strings.Count(out, "Running") != 3 {
 		t.Errorf("service ps:\n%s", out)
 	}
 	eventually(t, 15*time.Second, "logs of all replicas", func() error {
-		out, err := l.tryDocker(1, "service", "logs", "--raw", "web")
+		out, err := l.tryDocker(1, "service", "logs", "--raw", "cliweb")
 		if n := strings.Count(out, "serving as"); err != nil || n < 3 {
 			return fmt.Errorf("%d lines, %w\n%s", n, errOr(err), out)
 		}
 		return nil
 	})
-	if out := d("service", "logs", "web"); !strings.Contains(out, "@node2") {
+	if out := d("service", "logs", "cliweb"); !strings.Contains(out, "@node2") {
 		t.Errorf("logs do not name their nodes:\n%s", out)
 	}
 
 	// The rest of the API is the node's engine's; the sandboxes do not show.
-	task := l.taskOn(t, "web", "node1")
+	task := l.taskOn(t, "cliweb", "node1")
 	if out := d("ps", "--format", "{{.Names}}"); !strings.Contains(out, task) || strings.Contains(out, "sandbox") {
 		t.Errorf("ps:\n%s", out)
 	}
-	if out := d("exec", task, "/probe", "lookup", "web"); !strings.HasPrefix(out, "NOERROR 10.50.0.") {
+	if out := d("exec", task, "/probe", "lookup", "cliweb"); !strings.HasPrefix(out, "NOERROR 10.50.0.") {
 		t.Errorf("exec: %s", out)
 	}
 	if out := d("run", "--rm", "--label", "meshswarm.test=run", imageProbe, "/probe", "fail", "0"); strings.TrimSpace(out) != "failing as asked" {
@@ -78,9 +78,9 @@ func TestDockerCLI(t *testing.T) {
 	}
 	t.Run("errors", func(t *testing.T) {
 		for name, tt := range map[string]struct{ args, want string }{
-			"name conflict":      {"service create --name web --no-resolve-image " + imageProbe, "name conflicts with an existing object"},
+			"name conflict":      {"service create --name cliweb --no-resolve-image " + imageProbe, "name conflicts with an existing object"},
 			"no such service":    {"service inspect nope", "no such service"},
-			"no such network":    {"service create --network nope --no-resolve-image " + imageProbe, "not found"},
+			"no such network":    {"service create --network nope --no-resolve-image " + imageProbe, "nope"},
 			"port taken":         {"service create --publish 8090:1 --no-resolve-image " + imageProbe, "8090"},
 			"subnet overlaps":    {"network create -d overlay --subnet 10.50.0.128/25 other", "overlap"},
 			"network in use":     {"network rm app", "in use"},
@@ -97,9 +97,9 @@ func TestDockerCLI(t *testing.T) {
 			})
 		}
 	})
-	d("service", "rm", "web")
+	d("service", "rm", "cliweb")
 	eventually(t, 30*time.Second, "containers and network gone", func() error {
-		if out := l.engineDo(t, "ps", "-aq", "--filter", "label=com.docker.swarm.service.name=web"); out != "" {
+		if out := l.engineDo(t, "ps", "-aq", "--filter", "label=com.docker.swarm.service.name=cliweb"); out != "" {
 			return fmt.Errorf("containers:\n%s", out)
 		}
 		_, err := l.tryDocker(1, "network", "rm", "app")

@@ -29,7 +29,7 @@ func newHostMetrics(reg prometheus.Registerer) *hostMetrics {
 			Help: "Connections of tasks to the outside by result: ok, failed, denied, limit.",
 		}, []string{"protocol", "result"}),
 		conns: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "meshswarm_netstack_flows_count",
+			Name: "meshswarm_netstack_proxied_flows_count",
 			Help: "Flows that end in this node now, by kind: published, peer, egress.",
 		}, []string{"kind"}),
 	}
