@@ -19,6 +19,7 @@ const (
 	Nginx = "meshswarm-example/nginx:1"
 	Redis = "meshswarm-example/redis:1"
 	Web   = "meshswarm-example/web:1"
+	Probe = "meshswarm-example/probe:1"
 )
 
 // recipeLabel holds the digest of the file that an image was made from.
@@ -45,6 +46,7 @@ var recipes = []recipe{
 		`ENTRYPOINT ["/usr/bin/redis-server","--protected-mode","no","--save","","--dir","/data"]`, `EXPOSE 6379`, `WORKDIR /data`,
 		`HEALTHCHECK --interval=1s --timeout=2s --retries=5 CMD ["/usr/bin/redis-cli","ping"]`,
 	}},
+	{name: Probe, file: "probe.tar", make: makeProbe, fresh: true, changes: []string{`ENTRYPOINT ["/probe"]`, `CMD ["serve"]`}},
 	{name: Web, file: "web.tar", make: makeWeb, fresh: true, changes: []string{
 		`ENTRYPOINT ["/web"]`, `EXPOSE 8080`, `HEALTHCHECK --interval=1s --timeout=3s --retries=5 CMD ["/web","health"]`,
 	}},

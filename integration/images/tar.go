@@ -68,21 +68,29 @@ func copyInto(w io.Writer, path string) error {
 	return err
 }
 
-// makeWeb builds examples/web as a static program and puts nothing else into its image.
 func makeWeb(ctx context.Context, b *Builder, tarPath string) error {
-	root := filepath.Join(b.Dir, "web")
+	return b.makeStatic(ctx, "web", "./examples/web", tarPath)
+}
+
+func makeProbe(ctx context.Context, b *Builder, tarPath string) error {
+	return b.makeStatic(ctx, "probe", "./integration/probe", tarPath)
+}
+
+// makeStatic builds a program without cgo and puts nothing but it into an image, as /name.
+func (b *Builder) makeStatic(ctx context.Context, name, source, tarPath string) error {
+	root := filepath.Join(b.Dir, name)
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return err
 	}
-	program, err := filepath.Abs(filepath.Join(root, "web"))
+	program, err := filepath.Abs(filepath.Join(root, name))
 	if err != nil {
 		return err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", program, "./examples/web")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", program, source)
 	build.Dir = b.Source
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build ./examples/web: %w\n%s", err, out)
+		return fmt.Errorf("go build %s: %w\n%s", source, err, out)
 	}
 	for path, text := range map[string]string{"/etc/passwd": passwd, "/etc/group": groups, "/tmp/": ""} {
 		if err := addFile(root, path, text); err != nil {
