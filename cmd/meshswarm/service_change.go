@@ -43,6 +43,7 @@ func (c *specChange) apply(ctx context.Context) error {
 	c.applyContainerLists()
 	c.applyCapabilities()
 	c.applyResources()
+	c.applyPlacement()
 	c.applyPolicies()
 	c.applyEndpoint()
 	return nil
@@ -122,6 +123,18 @@ func (c *specChange) applyResources() {
 	assign(c, "limit-pids", &task.Resources.Limits.Pids, c.o.limitPids)
 	assign(c, "reserve-cpu", &task.Resources.Reservations.NanoCPUs, c.o.reserveCPU.Value())
 	assign(c, "reserve-memory", &task.Resources.Reservations.MemoryBytes, c.o.reserveMemory.Value())
+}
+
+func (c *specChange) applyPlacement() {
+	if !c.any("constraint-add", "constraint-rm", "replicas-max-per-node") {
+		return
+	}
+	task := &c.spec.TaskTemplate
+	if task.Placement == nil {
+		task.Placement = &swarm.Placement{}
+	}
+	task.Placement.Constraints = changeSorted(task.Placement.Constraints, c.o.constraints, c.o.remove.constraints)
+	assign(c, "replicas-max-per-node", &task.Placement.MaxReplicas, c.o.maxPerNode)
 }
 
 func (c *specChange) applyPolicies() {

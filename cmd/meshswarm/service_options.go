@@ -28,8 +28,9 @@ type serviceOptions struct {
 	oomScoreAdj                int64
 	env, envFile               opts.ListOpts
 	labels, containerLabels    opts.ListOpts
-	groups, hosts              opts.ListOpts
+	groups, hosts, constraints opts.ListOpts
 	dns, dnsSearch, dnsOption  opts.ListOpts
+	maxPerNode                 uint64
 	sysctls, capAdd, capDrop   opts.ListOpts
 	ulimits                    opts.UlimitOpt
 	mounts                     opts.MountOpt
@@ -73,6 +74,7 @@ type healthOptions struct {
 type removals struct {
 	env, labels, containerLabels opts.ListOpts
 	groups, hosts, mounts        opts.ListOpts
+	constraints                  opts.ListOpts
 	dns, dnsSearch, dnsOption    opts.ListOpts
 	sysctls, ulimits, networks   opts.ListOpts
 	publish                      swarmopts.PortOpt
@@ -85,13 +87,14 @@ func newServiceOptions() *serviceOptions {
 		update: updateOptions{parallelism: 1},
 		env:    opts.NewListOpts(opts.ValidateEnv), envFile: plain(),
 		labels: opts.NewListOpts(opts.ValidateLabel), containerLabels: opts.NewListOpts(opts.ValidateLabel),
-		groups: plain(), hosts: opts.NewListOpts(opts.ValidateExtraHost),
+		groups: plain(), constraints: plain(), hosts: opts.NewListOpts(opts.ValidateExtraHost),
 		dns: opts.NewListOpts(opts.ValidateIPAddress), dnsSearch: opts.NewListOpts(opts.ValidateDNSSearch), dnsOption: plain(),
 		sysctls: plain(), capAdd: plain(), capDrop: plain(), ulimits: *opts.NewUlimitOpt(nil),
 		logOpts: opts.NewListOpts(opts.ValidateEnv),
 		remove: removals{
 			env: plain(), labels: plain(), containerLabels: plain(), groups: plain(), hosts: plain(), mounts: plain(),
-			dns: plain(), dnsSearch: plain(), dnsOption: plain(), sysctls: plain(), ulimits: plain(), networks: plain(),
+			constraints: plain(),
+			dns:         plain(), dnsSearch: plain(), dnsOption: plain(), sysctls: plain(), ulimits: plain(), networks: plain(),
 		},
 	}
 }
@@ -122,6 +125,7 @@ func (o *serviceOptions) commonFlags() []cli.Flag {
 		flagList(&o.logOpts, "log-opt", "Logging driver options"),
 		flagBool(&o.noResolveImage, "no-resolve-image", "Do not query the registry to resolve image digest and supported platforms"),
 		flagInt(&o.oomScoreAdj, "oom-score-adj", "Tune host's OOM preferences (-1000 to 1000)"),
+		flagUint(&o.maxPerNode, "replicas-max-per-node", "Maximum number of tasks per node (default 0 = unlimited)"),
 		flagBool(&o.readOnly, "read-only", "Mount the container's root filesystem as read only"),
 		flagVar(&o.reserveCPU, "reserve-cpu", "Reserve CPUs"),
 		flagVar(&o.reserveMemory, "reserve-memory", "Reserve Memory"),
@@ -146,6 +150,7 @@ func (o *serviceOptions) commonFlags() []cli.Flag {
 
 func (o *serviceOptions) createFlags() []cli.Flag {
 	return []cli.Flag{
+		flagList(&o.constraints, "constraint", "Placement constraints"),
 		flagList(&o.containerLabels, "container-label", "Container labels"),
 		flagList(&o.dns, "dns", "Set custom DNS servers"),
 		flagList(&o.dnsOption, "dns-option", "Set DNS options"),
@@ -169,6 +174,8 @@ func (o *serviceOptions) updateFlags() []cli.Flag {
 	rm := &o.remove
 	return []cli.Flag{
 		flagVar(&o.updateArgs, "args", "Service command args"),
+		flagList(&o.constraints, "constraint-add", "Add or update a placement constraint"),
+		flagList(&rm.constraints, "constraint-rm", "Remove a constraint"),
 		flagList(&o.containerLabels, "container-label-add", "Add or update a container label"),
 		flagList(&rm.containerLabels, "container-label-rm", "Remove a container label by its key"),
 		flagList(&o.dns, "dns-add", "Add or update a custom DNS server"),

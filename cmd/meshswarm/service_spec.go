@@ -77,7 +77,7 @@ func (o *serviceOptions) spec(ctx context.Context, finder networkFinder, set fun
 				Reservations: &swarm.Resources{NanoCPUs: o.reserveCPU.Value(), MemoryBytes: o.reserveMemory.Value()},
 			},
 			RestartPolicy: o.restart.policy(set),
-			Placement:     &swarm.Placement{},
+			Placement:     &swarm.Placement{Constraints: o.constraints.GetSlice(), MaxReplicas: o.maxPerNode},
 			LogDriver:     o.driver(),
 		},
 		Mode:         mode,
