@@ -47,11 +47,6 @@ func (p *program) createService(c *cli.Context, o *serviceOptions) error {
 	}
 	var create swarm.ServiceCreateOptions
 	create.QueryRegistry = !o.noResolveImage
-	if o.registryAuth {
-		if create.EncodedRegistryAuth, err = registryAuth(o.image); err != nil {
-			return err
-		}
-	}
 	made, err := node.ServiceCreate(c.Context, spec, create)
 	if err != nil {
 		return err
@@ -99,12 +94,6 @@ func (p *program) updateService(c *cli.Context, o *serviceOptions, name string) 
 	}
 	update := swarm.ServiceUpdateOptions{RegistryAuthFrom: swarm.RegistryAuthFromSpec}
 	update.QueryRegistry = c.IsSet("image") && !o.noResolveImage
-	if o.registryAuth {
-		if update.EncodedRegistryAuth, err = registryAuth(service.Spec.TaskTemplate.ContainerSpec.Image); err != nil {
-			return err
-		}
-		update.RegistryAuthFrom = ""
-	}
 	done, err := node.ServiceUpdate(c.Context, service.ID, service.Version, service.Spec, update)
 	if err != nil {
 		return err

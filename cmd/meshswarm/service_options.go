@@ -15,8 +15,8 @@ type serviceOptions struct {
 	image string
 	args  []string
 
-	detach, quiet                bool
-	noResolveImage, registryAuth bool
+	detach, quiet  bool
+	noResolveImage bool
 
 	name, mode                 string
 	replicas                   uintOption
@@ -32,6 +32,8 @@ type serviceOptions struct {
 	dns, dnsSearch, dnsOption  opts.ListOpts
 	maxPerNode                 uint64
 	sysctls, capAdd, capDrop   opts.ListOpts
+	constraints                opts.ListOpts
+	maxPerNode                 uint64
 	ulimits                    opts.UlimitOpt
 	mounts                     opts.MountOpt
 	networks                   opts.NetworkOpt
@@ -77,6 +79,7 @@ type removals struct {
 	constraints                  opts.ListOpts
 	dns, dnsSearch, dnsOption    opts.ListOpts
 	sysctls, ulimits, networks   opts.ListOpts
+	constraints                  opts.ListOpts
 	publish                      swarmopts.PortOpt
 }
 
@@ -89,12 +92,12 @@ func newServiceOptions() *serviceOptions {
 		labels: opts.NewListOpts(opts.ValidateLabel), containerLabels: opts.NewListOpts(opts.ValidateLabel),
 		groups: plain(), constraints: plain(), hosts: opts.NewListOpts(opts.ValidateExtraHost),
 		dns: opts.NewListOpts(opts.ValidateIPAddress), dnsSearch: opts.NewListOpts(opts.ValidateDNSSearch), dnsOption: plain(),
-		sysctls: plain(), capAdd: plain(), capDrop: plain(), ulimits: *opts.NewUlimitOpt(nil),
+		sysctls: plain(), capAdd: plain(), capDrop: plain(), constraints: plain(), ulimits: *opts.NewUlimitOpt(nil),
 		logOpts: opts.NewListOpts(opts.ValidateEnv),
 		remove: removals{
 			env: plain(), labels: plain(), containerLabels: plain(), groups: plain(), hosts: plain(), mounts: plain(),
 			constraints: plain(),
-			dns:         plain(), dnsSearch: plain(), dnsOption: plain(), sysctls: plain(), ulimits: plain(), networks: plain(),
+			dns:         plain(), dnsSearch: plain(), dnsOption: plain(), sysctls: plain(), ulimits: plain(), networks: plain(), constraints: plain(),
 		},
 	}
 }
@@ -127,6 +130,7 @@ func (o *serviceOptions) commonFlags() []cli.Flag {
 		flagInt(&o.oomScoreAdj, "oom-score-adj", "Tune host's OOM preferences (-1000 to 1000)"),
 		flagUint(&o.maxPerNode, "replicas-max-per-node", "Maximum number of tasks per node (default 0 = unlimited)"),
 		flagBool(&o.readOnly, "read-only", "Mount the container's root filesystem as read only"),
+		flagUint(&o.maxPerNode, "replicas-max-per-node", "Maximum number of tasks per node (0 = unlimited)"),
 		flagVar(&o.reserveCPU, "reserve-cpu", "Reserve CPUs"),
 		flagVar(&o.reserveMemory, "reserve-memory", "Reserve Memory"),
 		flagString(&o.restart.condition, "restart-condition", `Restart when condition is met ("none", "on-failure", "any") (default "any")`),
@@ -137,19 +141,19 @@ func (o *serviceOptions) commonFlags() []cli.Flag {
 		flagString(&o.stopSignal, "stop-signal", "Signal to stop the container"),
 		flagBool(&o.tty, "tty,t", "Allocate a pseudo-TTY"),
 		flagDuration(&o.update.delay, "update-delay", "Delay between updates (ns|us|ms|s|m|h)"),
-		flagString(&o.update.failureAction, "update-failure-action", `Action on update failure ("pause", "continue", "rollback") (default "pause")`),
+		flagString(&o.update.failureAction, "update-failure-action", `Action on update failure ("pause", "continue") (default "pause")`),
 		flagVar(&o.update.maxFailureRatio, "update-max-failure-ratio", "Failure rate to tolerate during an update"),
 		flagDuration(&o.update.monitor, "update-monitor", "Duration after each task update to monitor for failure (ns|us|ms|s|m|h) (default 5s)"),
 		flagString(&o.update.order, "update-order", `Update order ("start-first", "stop-first") (default "stop-first")`),
 		flagUint(&o.update.parallelism, "update-parallelism", "Maximum number of tasks updated simultaneously (0 to update all at once)"),
 		flagString(&o.user, "user,u", "Username or UID (format: <name|uid>[:<group|gid>])"),
-		flagBool(&o.registryAuth, "with-registry-auth", "Send registry authentication details to swarm agents"),
 		flagString(&o.workdir, "workdir,w", "Working directory inside the container"),
 	}
 }
 
 func (o *serviceOptions) createFlags() []cli.Flag {
 	return []cli.Flag{
+		flagList(&o.constraints, "constraint", "Placement constraints"),
 		flagList(&o.constraints, "constraint", "Placement constraints"),
 		flagList(&o.containerLabels, "container-label", "Container labels"),
 		flagList(&o.dns, "dns", "Set custom DNS servers"),
@@ -174,6 +178,8 @@ func (o *serviceOptions) updateFlags() []cli.Flag {
 	rm := &o.remove
 	return []cli.Flag{
 		flagVar(&o.updateArgs, "args", "Service command args"),
+		flagList(&o.constraints, "constraint-add", "Add or update a placement constraint"),
+		flagList(&rm.constraints, "constraint-rm", "Remove a constraint"),
 		flagList(&o.constraints, "constraint-add", "Add or update a placement constraint"),
 		flagList(&rm.constraints, "constraint-rm", "Remove a constraint"),
 		flagList(&o.containerLabels, "container-label-add", "Add or update a container label"),

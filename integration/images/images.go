@@ -22,7 +22,7 @@ const (
 	Probe = "meshswarm-example/probe:1"
 )
 
-// recipeLabel holds the digest of the file that an image was made from.
+// recipeLabel holds the digest of what an image was made from.
 const recipeLabel = "meshswarm.example.digest"
 
 // recipe is how one image is made.
@@ -46,7 +46,7 @@ var recipes = []recipe{
 		`ENTRYPOINT ["/usr/bin/redis-server","--protected-mode","no","--save","","--dir","/data"]`, `EXPOSE 6379`, `WORKDIR /data`,
 		`HEALTHCHECK --interval=1s --timeout=2s --retries=5 CMD ["/usr/bin/redis-cli","ping"]`,
 	}},
-	{name: Probe, file: "probe.tar", make: makeProbe, fresh: true, changes: []string{`ENTRYPOINT ["/probe"]`, `CMD ["serve"]`}},
+	{name: Probe, file: "probe.tar", make: makeProbe, fresh: true, changes: []string{`CMD ["/probe","serve"]`}},
 	{name: Web, file: "web.tar", make: makeWeb, fresh: true, changes: []string{
 		`ENTRYPOINT ["/web"]`, `EXPOSE 8080`, `HEALTHCHECK --interval=1s --timeout=3s --retries=5 CMD ["/web","health"]`,
 	}},
@@ -86,7 +86,7 @@ func (b *Builder) ensure(ctx context.Context, c client.ImageAPIClient, r recipe)
 			return err
 		}
 	}
-	digest, err := fileDigest(path)
+	digest, err := fileDigest(path, r.changes...)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,8 @@ func load(ctx context.Context, c client.ImageAPIClient, r recipe, path, digest s
 	return nil
 }
 
-func fileDigest(path string) (string, error) {
+// fileDigest is the digest of a file and of what it is loaded with.
+func fileDigest(path string, with ...string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -132,6 +133,9 @@ func fileDigest(path string) (string, error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return "", err
+	}
+	for _, w := range with {
+		fmt.Fprintf(h, "\n%s", w)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
