@@ -32,8 +32,6 @@ type serviceOptions struct {
 	dns, dnsSearch, dnsOption  opts.ListOpts
 	maxPerNode                 uint64
 	sysctls, capAdd, capDrop   opts.ListOpts
-	constraints                opts.ListOpts
-	maxPerNode                 uint64
 	ulimits                    opts.UlimitOpt
 	mounts                     opts.MountOpt
 	networks                   opts.NetworkOpt
@@ -79,7 +77,6 @@ type removals struct {
 	constraints                  opts.ListOpts
 	dns, dnsSearch, dnsOption    opts.ListOpts
 	sysctls, ulimits, networks   opts.ListOpts
-	constraints                  opts.ListOpts
 	publish                      swarmopts.PortOpt
 }
 
@@ -92,12 +89,12 @@ func newServiceOptions() *serviceOptions {
 		labels: opts.NewListOpts(opts.ValidateLabel), containerLabels: opts.NewListOpts(opts.ValidateLabel),
 		groups: plain(), constraints: plain(), hosts: opts.NewListOpts(opts.ValidateExtraHost),
 		dns: opts.NewListOpts(opts.ValidateIPAddress), dnsSearch: opts.NewListOpts(opts.ValidateDNSSearch), dnsOption: plain(),
-		sysctls: plain(), capAdd: plain(), capDrop: plain(), constraints: plain(), ulimits: *opts.NewUlimitOpt(nil),
+		sysctls: plain(), capAdd: plain(), capDrop: plain(), ulimits: *opts.NewUlimitOpt(nil),
 		logOpts: opts.NewListOpts(opts.ValidateEnv),
 		remove: removals{
 			env: plain(), labels: plain(), containerLabels: plain(), groups: plain(), hosts: plain(), mounts: plain(),
 			constraints: plain(),
-			dns:         plain(), dnsSearch: plain(), dnsOption: plain(), sysctls: plain(), ulimits: plain(), networks: plain(), constraints: plain(),
+			dns:         plain(), dnsSearch: plain(), dnsOption: plain(), sysctls: plain(), ulimits: plain(), networks: plain(),
 		},
 	}
 }
@@ -130,7 +127,6 @@ func (o *serviceOptions) commonFlags() []cli.Flag {
 		flagInt(&o.oomScoreAdj, "oom-score-adj", "Tune host's OOM preferences (-1000 to 1000)"),
 		flagUint(&o.maxPerNode, "replicas-max-per-node", "Maximum number of tasks per node (default 0 = unlimited)"),
 		flagBool(&o.readOnly, "read-only", "Mount the container's root filesystem as read only"),
-		flagUint(&o.maxPerNode, "replicas-max-per-node", "Maximum number of tasks per node (0 = unlimited)"),
 		flagVar(&o.reserveCPU, "reserve-cpu", "Reserve CPUs"),
 		flagVar(&o.reserveMemory, "reserve-memory", "Reserve Memory"),
 		flagString(&o.restart.condition, "restart-condition", `Restart when condition is met ("none", "on-failure", "any") (default "any")`),
@@ -153,7 +149,6 @@ func (o *serviceOptions) commonFlags() []cli.Flag {
 
 func (o *serviceOptions) createFlags() []cli.Flag {
 	return []cli.Flag{
-		flagList(&o.constraints, "constraint", "Placement constraints"),
 		flagList(&o.constraints, "constraint", "Placement constraints"),
 		flagList(&o.containerLabels, "container-label", "Container labels"),
 		flagList(&o.dns, "dns", "Set custom DNS servers"),
@@ -178,8 +173,6 @@ func (o *serviceOptions) updateFlags() []cli.Flag {
 	rm := &o.remove
 	return []cli.Flag{
 		flagVar(&o.updateArgs, "args", "Service command args"),
-		flagList(&o.constraints, "constraint-add", "Add or update a placement constraint"),
-		flagList(&rm.constraints, "constraint-rm", "Remove a constraint"),
 		flagList(&o.constraints, "constraint-add", "Add or update a placement constraint"),
 		flagList(&rm.constraints, "constraint-rm", "Remove a constraint"),
 		flagList(&o.containerLabels, "container-label-add", "Add or update a container label"),
