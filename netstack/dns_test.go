@@ -64,7 +64,7 @@ func dnsWorld(t testing.TB, upstream ...netip.AddrPort) *host {
 func (h *host) serveTest(t testing.TB, cfg DNSConfig) string {
 	t.Helper()
 	var err error
-	if cfg.UDP, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+	if cfg.UDP, err = net.ListenPacket("udp", loopback+":0"); err != nil {
 		t.Fatal(err)
 	}
 	addr := cfg.UDP.LocalAddr().String()
@@ -216,7 +216,7 @@ func TestDNSMalformed(t *testing.T) {
 // fakeUpstream is a name server outside; answer gets each question.
 func fakeUpstream(t testing.TB, answer func(w dns.ResponseWriter, m *dns.Msg)) netip.AddrPort {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	pc, err := net.ListenPacket("udp", loopback+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,11 +46,11 @@ func (o *fakeOutside) count() int {
 
 // newFakeOutside has an echo server for both protocols.
 func newFakeOutside(t testing.TB) *fakeOutside {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	pc, err := net.ListenPacket("udp", loopback+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestEgressNeverReachesLoopback(t *testing.T) {
 	n := w.node("100.127.0.1", nil)
 	task := w.task(n, "10.1.0.10")
 	n.set(egressTables())
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -12,6 +13,12 @@ import (
 	"testing"
 	"time"
 )
+
+// loopback and loopback2 are the test's own addresses of the host, so that ports do not clash with those of anyone else on this machine.
+var loopback, loopback2 = func() (string, string) {
+	net := fmt.Sprintf("127.%d.%d.", 1+rand.IntN(250), 1+rand.IntN(250))
+	return net + "1", net + "2"
+}()
 
 // testWorld joins the stacks of nodes with gVisor stacks that play tasks: what a node's stack sends goes to the task, or to the node, that has the
 // address; what a task sends goes to the stack of its node. It stands for fabric, mesh and links.
@@ -77,7 +84,7 @@ func (w *testWorld) node(self string, change func(*Config)) *testNode {
 	n := &testNode{w: w, self: netip.MustParseAddr(self), in: make(chan []byte, 4096)}
 	n.tabs.Store(compile(&Tables{}))
 	cfg := Config{
-		MTU: DefaultMTU, Logger: slog.New(slog.DiscardHandler), PublishAddr: netip.MustParseAddr("127.0.0.1"),
+		MTU: DefaultMTU, Logger: slog.New(slog.DiscardHandler), PublishAddr: netip.MustParseAddr(loopback),
 		PortsChanged: func(e map[string]string) { n.errors.Store(&e) },
 	}
 	if change != nil {
@@ -226,14 +233,14 @@ func (t *testTask) echoUDP(tb testing.TB, port uint16) *stackPacketConn {
 func freePort(t testing.TB, network string) uint16 {
 	t.Helper()
 	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		c, err := net.ListenPacket("udp", loopback+":0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
 		return uint16(c.LocalAddr().(*net.UDPAddr).Port)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopback+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

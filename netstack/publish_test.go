@@ -15,7 +15,7 @@ import (
 
 func dialPublished(t testing.TB, port uint16) *net.TCPConn {
 	t.Helper()
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	c, err := net.Dial("tcp", net.JoinHostPort(loopback, fmt.Sprint(port)))
 	if err != nil {
 		t.Fatalf("dial published port: %v", err)
 	}
@@ -38,7 +38,7 @@ func who(t testing.TB, c net.Conn) (task, client string) {
 // twoNodes is a world of two nodes with a task each (10.1.0.10, 10.1.0.11).
 func twoNodes(t testing.TB) (w *testWorld, n1, n2 *testNode, t1, t2 *testTask) {
 	w = newTestWorld(t)
-	n1, n2 = w.node("100.127.0.1", nil), w.node("100.127.0.2", func(c *Config) { c.PublishAddr = netip.MustParseAddr("127.0.0.2") })
+	n1, n2 = w.node("100.127.0.1", nil), w.node("100.127.0.2", func(c *Config) { c.PublishAddr = netip.MustParseAddr(loopback2) })
 	t1, t2 = w.task(n1, "10.1.0.10"), w.task(n2, "10.1.0.11")
 	return w, n1, n2, t1, t2
 }
@@ -175,7 +175,7 @@ func wantReset(t *testing.T, c net.Conn) {
 
 func wantRefused(t *testing.T, port uint16) {
 	t.Helper()
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	c, err := net.Dial("tcp", net.JoinHostPort(loopback, fmt.Sprint(port)))
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dial: %v, want refused", err)
 	}
@@ -264,7 +264,7 @@ func TestPublishHostMode(t *testing.T) {
 func TestPublishPortTaken(t *testing.T) {
 	w, n1, _, t1, _ := twoNodes(t)
 	t1.echoTCP(t, 80)
-	holder, err := net.Listen("tcp", "127.0.0.1:0")
+	holder, err := net.Listen("tcp", loopback+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func TestPublishUDP(t *testing.T) {
 	w.publish("udp", port, backend(t1, n1), backend(t2, n2))
 	seen := map[string]int{}
 	for i := range 6 {
-		c := dialUDPPort(t, "127.0.0.1", port)
+		c := dialUDPPort(t, loopback, port)
 		msg := strings.Repeat("x", 10+i*700) // more than one MTU, too
 		task, client, rest := askUDP(t, c, msg)
 		if client != "10.1.0.1" || rest != msg {
@@ -67,7 +67,7 @@ func TestPublishUDPBackendLeaves(t *testing.T) {
 	t2.echoUDP(t, 80)
 	port := freePort(t, "udp")
 	w.publish("udp", port, backend(t2, n2))
-	c := dialUDPPort(t, "127.0.0.1", port)
+	c := dialUDPPort(t, loopback, port)
 	if task, _, _ := askUDP(t, c, "a"); task != "10.1.0.11" {
 		t.Fatalf("served by %s", task)
 	}
@@ -88,7 +88,7 @@ func TestPublishUDPRefusing(t *testing.T) {
 	port := freePort(t, "udp")
 	w.publish("udp", port, backend(t1, n1), backend(t2, n2), backend(t3, n2))
 	for range 3 {
-		if task, _, _ := askUDP(t, dialUDPPort(t, "127.0.0.1", port), "x"); task != "10.1.0.12" {
+		if task, _, _ := askUDP(t, dialUDPPort(t, loopback, port), "x"); task != "10.1.0.12" {
 			t.Errorf("served by %s", task)
 		}
 	}
@@ -102,7 +102,7 @@ func TestPublishUDPReplyAddress(t *testing.T) {
 	task.echoUDP(t, 80)
 	port := freePort(t, "udp")
 	w.publish("udp", port, backend(task, n))
-	for _, addr := range []string{"127.0.0.1", "127.0.0.2"} {
+	for _, addr := range []string{loopback, loopback2} {
 		if got, _, _ := askUDP(t, dialUDPPort(t, addr, port), "x"); got != "10.1.0.10" {
 			t.Errorf("served by %s", got)
 		}
@@ -114,7 +114,7 @@ func TestUDPFlowsExpire(t *testing.T) {
 	t2.echoUDP(t, 80)
 	port := freePort(t, "udp")
 	w.publish("udp", port, backend(t2, n2))
-	askUDP(t, dialUDPPort(t, "127.0.0.1", port), "x")
+	askUDP(t, dialUDPPort(t, loopback, port), "x")
 	p1, p2 := n1.host.live.Load().publish, n2.host.live.Load().publish
 	later := time.Now().Add(udpIdle + time.Second)
 	p1.udp.expire(later)
