@@ -156,31 +156,31 @@ func (s *session) fit(d state.Delta) ([][]byte, error) {
 	return messages, nil
 }
 
-// halve splits a delta in two that give the same when applied in turn.
+// halve splits a delta in two that give the same when applied in turn; false when there are no two objects in it.
 func halve(d state.Delta) (first, second state.Delta, ok bool) {
-	a, b := d.Set, state.Assignments{}
-	a.Tasks, b.Tasks = halveMap(d.Set.Tasks)
-	a.Networks, b.Networks = halveMap(d.Set.Networks)
-	a.Services, b.Services = halveMap(d.Set.Services)
-	a.Endpoints, b.Endpoints = halveMap(d.Set.Endpoints)
-	a.Nodes, b.Nodes = halveMap(d.Set.Nodes)
+	var a, b state.Assignments
+	n := 0
+	a.Tasks, b.Tasks = halveMap(d.Set.Tasks, &n)
+	a.Networks, b.Networks = halveMap(d.Set.Networks, &n)
+	a.Services, b.Services = halveMap(d.Set.Services, &n)
+	a.Endpoints, b.Endpoints = halveMap(d.Set.Endpoints, &n)
+	a.Nodes, b.Nodes = halveMap(d.Set.Nodes, &n)
 	first, second = d, state.Delta{Set: b}
 	first.Set = a
-	moved := len(b.Tasks) + len(b.Networks) + len(b.Services) + len(b.Endpoints) + len(b.Nodes)
-	return first, second, moved > 0
+	return first, second, n > 1
 }
 
-func halveMap[V any](m map[string]V) (a, b map[string]V) {
-	if len(m) == 0 {
-		return nil, nil
-	}
-	a, b = map[string]V{}, map[string]V{}
+// halveMap deals out the objects of m; n counts those dealt out so far.
+func halveMap[V any](m map[string]V, n *int) (a, b map[string]V) {
 	for k, v := range m {
-		if len(b) < len(m)-len(m)/2 {
-			b[k] = v
-		} else {
-			a[k] = v
+		half := &a
+		if *n++; *n%2 == 0 {
+			half = &b
 		}
+		if *half == nil {
+			*half = map[string]V{}
+		}
+		(*half)[k] = v
 	}
 	return a, b
 }

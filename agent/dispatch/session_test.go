@@ -1,8 +1,10 @@
 package dispatch
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -346,33 +348,59 @@ func TestRoleChangeAsksForRenewal(t *testing.T) {
 }
 
 func TestHalve(t *testing.T) {
-	d := state.Delta{Full: true, Set: state.Assignments{Nodes: map[string]state.AssignedNode{}, Tasks: map[string]state.AssignedTask{}}, Remove: state.Removals{Tasks: []string{"x"}}}
+	d := state.Delta{Full: true, Set: state.Assignments{Nodes: map[string]state.AssignedNode{}}, Remove: state.Removals{Tasks: []string{"x"}}}
 	for i := range 9 {
 		d.Set.Nodes[fmt.Sprint(i)] = state.AssignedNode{}
 	}
+	d.Set.Tasks = map[string]state.AssignedTask{"t": {}}
 	parts := []state.Delta{d}
-	for len(parts) < 9 {
-		var next []state.Delta
-		for _, p := range parts {
-			a, b, ok := halve(p)
-			if !ok {
-				t.Fatal("cannot be halved")
-			}
-			if len(a.Set.Nodes) > 0 || a.Full {
-				next = append(next, a)
-			}
-			next = append(next, b)
+	for i := 0; i < len(parts); {
+		first, second, ok := halve(parts[i])
+		if !ok {
+			i++
+			continue
 		}
-		parts = next
+		parts = slices.Replace(parts, i, i+1, first, second)
 	}
 	var a state.Assignments
 	for i, p := range parts {
-		if p.Full != (i == 0) {
-			t.Errorf("part %d: full %v", i, p.Full)
+		if p.Full != (i == 0) || (len(p.Remove.Tasks) > 0) != (i == 0) {
+			t.Errorf("part %d: full %v, removals %v", i, p.Full, p.Remove)
 		}
 		a = fakePatch(a, p)
 	}
-	if len(a.Nodes) != 9 {
-		t.Errorf("put together again: %d nodes", len(a.Nodes))
+	if len(parts) != 10 || len(a.Nodes) != 9 || len(a.Tasks) != 1 {
+		t.Errorf("%d parts, put together again %d nodes and %d tasks", len(parts), len(a.Nodes), len(a.Tasks))
+	}
+}
+
+// Assignments larger than a message go as several, each within the limit.
+func TestFit(t *testing.T) {
+	d := state.Delta{Full: true, Set: state.Assignments{Nodes: map[string]state.AssignedNode{}}}
+	for i := range 40 {
+		d.Set.Nodes[fmt.Sprint(i)] = state.AssignedNode{ID: fmt.Sprint(i), Hostname: longText(1 << 20)}
+	}
+	s := &session{seq: 5}
+	messages, err := s.fit(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a state.Assignments
+	for i, data := range messages {
+		var m downMessage
+		if err := json.Unmarshal(data, &m); err != nil {
+			t.Fatal(err)
+		}
+		if len(data) > rpc.MaxDown || m.Delta.Seq != uint64(6+i) || m.Delta.Full != (i == 0) || m.More != (i < len(messages)-1) {
+			t.Errorf("message %d of %d: %d bytes, seq %d, full %v, more %v", i, len(messages), len(data), m.Delta.Seq, m.Delta.Full, m.More)
+		}
+		a = fakePatch(a, *m.Delta)
+	}
+	if len(messages) < 3 || len(a.Nodes) != 40 || s.seq != uint64(5+len(messages)) {
+		t.Errorf("%d messages, %d nodes", len(messages), len(a.Nodes))
+	}
+	d.Set.Nodes = map[string]state.AssignedNode{"x": {Hostname: longText(rpc.MaxDown)}}
+	if _, err := s.fit(d); err == nil {
+		t.Error("an object that fits no message was sent")
 	}
 }
