@@ -32,6 +32,7 @@ type local struct {
 	member   *member
 	plane    *plane
 	worker   stopper
+	executor remover
 	manager  *manager // nil on workers
 	client   caller
 	// end stops the node; the cause tells what has to be done after.
@@ -97,6 +98,9 @@ func (l *local) Leave(ctx context.Context, force bool) error {
 	}
 	if err := l.worker.Stop(ctx); err != nil && !force {
 		return fmt.Errorf("stop the node's tasks: %w", err)
+	}
+	if err := removeAll(ctx, l.executor); err != nil && !force {
+		return err
 	}
 	l.end(errLeft)
 	return nil

@@ -151,12 +151,8 @@ func (p *parts) buildNetwork(seal *secrets.Sealer) (err error) {
 // buildWorker makes what runs tasks on the engine.
 func (p *parts) buildWorker(seal *secrets.Sealer) (err error) {
 	s := p.settings
-	host := client.WithHostFromEnv()
-	if s.DockerHost != "" {
-		host = client.WithHost(s.DockerHost)
-	}
-	if p.engine, err = client.NewClientWithOpts(client.FromEnv, host, client.WithAPIVersionNegotiation()); err != nil {
-		return fmt.Errorf("container engine: %w: check --docker-host", err)
+	if p.engine, err = newEngine(s.DockerHost); err != nil {
+		return err
 	}
 	p.executor, err = docker.New(docker.Config{
 		Client: p.engine, NodeID: p.member.identity.NodeID(), SwarmID: p.member.identity.SwarmID(), Hostname: s.Hostname,
@@ -195,7 +191,7 @@ func (p *parts) buildSession() (err error) {
 
 // buildAPI makes the socket's server.
 func (p *parts) buildAPI(end func(error)) (err error) {
-	p.local = &local{settings: p.settings, member: p.member, plane: p.plane, worker: p.worker, client: p.client, end: end}
+	p.local = &local{settings: p.settings, member: p.member, plane: p.plane, worker: p.worker, executor: p.executor, client: p.client, end: end}
 	if p.control != nil {
 		p.local.manager = p.control.manager
 	}

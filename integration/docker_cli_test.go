@@ -73,21 +73,21 @@ func TestDockerCLI(t *testing.T) {
 	if out := d("exec", task, "/probe", "lookup", "cliweb"); !strings.HasPrefix(out, "NOERROR 10.50.0.") {
 		t.Errorf("exec: %s", out)
 	}
-	if out := d("run", "--rm", "--label", "meshswarm.test=run", imageProbe, "/probe", "fail", "0"); strings.TrimSpace(out) != "failing as asked" {
+	if out := d("run", "--rm", "--network", "none", "--label", "meshswarm.test=run", imageProbe, "/probe", "fail", "0"); strings.TrimSpace(out) != "failing as asked" {
 		t.Errorf("run: %q", out)
 	}
 	t.Run("errors", func(t *testing.T) {
 		for name, tt := range map[string]struct{ args, want string }{
-			"name conflict":      {"service create --name cliweb --no-resolve-image " + imageProbe, "name conflicts with an existing object"},
-			"no such service":    {"service inspect nope", "no such service"},
-			"no such network":    {"service create --network nope --no-resolve-image " + imageProbe, "nope"},
-			"port taken":         {"service create --publish 8090:1 --no-resolve-image " + imageProbe, "8090"},
-			"subnet overlaps":    {"network create -d overlay --subnet 10.50.0.128/25 other", "overlap"},
-			"network in use":     {"network rm app", "in use"},
-			"global mode":        {"service create --mode global --no-resolve-image " + imageProbe, "global"},
-			"secrets":            {"secret create s /etc/hostname", "secret"},
-			"ready node":         {"node rm node2", "not down"},
-			"unknown constraint": {"service create --constraint node.nope==1 --no-resolve-image " + imageProbe, "node.nope"},
+			"name conflict":   {"service create --name cliweb --no-resolve-image " + imageProbe, "name conflicts with an existing object"},
+			"no such service": {"service inspect nope", "no such service"},
+			"no such network": {"service create --network nope --no-resolve-image " + imageProbe, "nope"},
+			"port taken":      {"service create --publish 8090:1 --no-resolve-image " + imageProbe, "8090"},
+			"subnet overlaps": {"network create -d overlay --subnet 10.50.0.128/25 other", "overlap"},
+			"network in use":  {"network rm app", "in use"},
+			"global mode":     {"service create --mode global --no-resolve-image " + imageProbe, "global"},
+			"secrets":         {"secret create s /etc/hostname", "secret"},
+			"ready node":      {"node rm node2", "not down"},
+			"bad constraint":  {"service create --constraint node.role --no-resolve-image " + imageProbe, "constraint"},
 		} {
 			t.Run(name, func(t *testing.T) {
 				out, err := l.tryDocker(1, strings.Fields(tt.args)...)
