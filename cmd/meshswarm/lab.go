@@ -144,7 +144,7 @@ func (p *program) labDown() *cli.Command {
 					}
 					fmt.Fprintln(p.err, err)
 				}
-				return l.forget(context.WithoutCancel(c.Context))
+				return l.forget(context.WithoutCancel(c.Context), force)
 			})
 		},
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/agent"
 )
 
 const (
@@ -141,16 +143,9 @@ func (l *lab) kill(ctx context.Context, n *labNode) error {
 	return n.Process.wait(ctx)
 }
 
-// stopAll stops all nodes with their tasks. A node that does not run is started for that: only it may touch what it
-// has in the engine.
+// stopAll stops all nodes that run, with their tasks.
 func (l *lab) stopAll(ctx context.Context) error {
-	wake := l.each(func(n *labNode) error {
-		if !n.Joined {
-			return nil
-		}
-		return l.start(ctx, n, nil)
-	})
-	return errors.Join(wake, l.each(func(n *labNode) error { return l.stop(ctx, n) }))
+	return l.each(func(n *labNode) error { return l.stop(ctx, n) })
 }
 
 func (l *lab) stop(ctx context.Context, n *labNode) error {
@@ -173,12 +168,17 @@ func (l *lab) stop(ctx context.Context, n *labNode) error {
 	return nil
 }
 
-// forget removes the nodes' folders and the lab's file. Nodes that still run lose their process first.
-func (l *lab) forget(ctx context.Context) error {
+// forget removes what the nodes have in the engine, their folders and the lab's file. Nodes that still run lose their
+// process first.
+func (l *lab) forget(ctx context.Context, force bool) error {
 	var failures []error
 	for _, n := range l.Nodes {
 		if n.Process.alive() {
 			failures = append(failures, l.kill(ctx, n))
+		}
+		if err := agent.Purge(ctx, n.options(&l.labState).dataDir, l.DockerHost); err != nil && !force {
+			failures = append(failures, fmt.Errorf("clear up after %s: %w", n.Name, err))
+			continue
 		}
 		failures = append(failures, os.RemoveAll(n.dir))
 	}

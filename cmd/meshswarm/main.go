@@ -20,17 +20,17 @@ func main() {
 		}
 		return
 	}
-	os.Exit(run(os.Args))
+	os.Exit(run(os.Args, runNode))
 }
 
-// run executes one command line and returns the exit code.
-func run(args []string) int {
+// run executes one command line and returns the exit code. node is what up runs.
+func run(args []string, node nodeFunc) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process the hard way.
 	context.AfterFunc(ctx, stop)
 
-	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, node: node}
 	err := p.run(ctx, args)
 	if err == nil {
 		return 0

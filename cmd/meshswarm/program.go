@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -19,7 +20,11 @@ type program struct {
 	out, err io.Writer
 	// host is where the node listens: "unix:///path", "/path" or another form that Docker's client knows.
 	host string
+	node nodeFunc
 }
+
+// nodeFunc runs a node until ctx ends, and calls ready once when it can be used.
+type nodeFunc func(ctx context.Context, o *upOptions, log *slog.Logger, ready func(nodeInfo)) error
 
 // statusError is an error with an exit code of its own. A nil err prints nothing: all has been said.
 type statusError struct {

@@ -11,8 +11,8 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"meshswarm": main,
-		// stubnode is "meshswarm up" with a stand-in for the node; see stubnode_test.go.
-		"stubnode": stubNodeMain,
+		// The same program with a stand-in for the node, see stubnode_test.go.
+		"stubswarm": func() { os.Exit(run(os.Args, stubNode)) },
 	})
 }
 

@@ -204,7 +204,7 @@ func (p *program) runUp(ctx context.Context, o *upOptions, report *report) error
 	ended := make(chan struct{})
 	run.Go(func() error {
 		defer close(ended)
-		return runNode(ctx, o, log, func(info nodeInfo) { ready <- info })
+		return p.node(ctx, o, log, func(info nodeInfo) { ready <- info })
 	})
 	run.Go(func() error {
 		select {
