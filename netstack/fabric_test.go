@@ -18,7 +18,7 @@ import (
 // fabricNode is a fabric under test with a recording stack.
 type fabricNode struct {
 	*fabric
-	t    *testing.T
+	t    testing.TB
 	self netip.Addr
 	tabs atomic.Pointer[tables]
 	got  chan []byte // what the stack was given
@@ -31,7 +31,7 @@ func (n *fabricNode) inject(pkts []packet) {
 	}
 }
 
-func newFabricNode(t *testing.T, self string) *fabricNode {
+func newFabricNode(t testing.TB, self string) *fabricNode {
 	t.Helper()
 	n := &fabricNode{t: t, self: netip.MustParseAddr(self), got: make(chan []byte, 1024)}
 	n.tabs.Store(compile(&Tables{}))
@@ -61,7 +61,7 @@ func (n *fabricNode) set(t *Tables) {
 // testTaskLink is a task of one address per family.
 type testTaskLink struct {
 	*netstacktest.Device
-	t     *testing.T
+	t     testing.TB
 	link  *Link
 	addrs []netip.Addr
 }
@@ -155,7 +155,7 @@ type wire struct {
 	wg    sync.WaitGroup
 }
 
-func join(t *testing.T, nodes ...*fabricNode) {
+func join(t testing.TB, nodes ...*fabricNode) {
 	w := &wire{nodes: nodes}
 	for _, n := range nodes {
 		w.wg.Add(1)
