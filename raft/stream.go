@@ -23,7 +23,7 @@ const (
 	// maxInbound is how many connections from other managers are served: each peer has a handful.
 	maxInbound  = 128
 	dialTimeout = 2 * time.Second
-	// stallTimeout is how long a peer may pause inside a message.
+	// stallTimeout is how long a peer may pause inside a request, or leave an answer unread.
 	stallTimeout = 30 * time.Second
 )
 
@@ -227,8 +227,13 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
-	if c.to == "" && c.in.streaming {
-		c.answered.Store(true)
+	if c.to == "" {
+		if c.in.streaming {
+			c.answered.Store(true)
+		}
+		if err := c.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+			return 0, err
+		}
 	}
 	return c.Conn.Write(p)
 }
