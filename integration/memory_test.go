@@ -1,0 +1,82 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// What an idle node may take, in KiB.
+const (
+	maxAgentRSS       = 40 << 10
+	maxSandboxPrivate = 6 << 10
+)
+
+// TestMemory measures idle agents and sandboxes.
+func TestMemory(t *testing.T) {
+	l := newLab(t, 3, 1)
+	var agents []int
+	for line := range strings.Lines(l.lab(t, "ps")) {
+		if f := strings.Fields(line); len(f) > 3 && strings.HasPrefix(f[0], "node") {
+			pid, err := strconv.Atoi(f[3])
+			if err != nil {
+				t.Fatalf("lab ps: %v in %q", err, line)
+			}
+			agents = append(agents, pid)
+		}
+	}
+	if len(agents) != 3 {
+		t.Fatalf("%d agents", len(agents))
+	}
+	for i, pid := range agents {
+		rss := procKiB(t, fmt.Sprintf("/proc/%d/status", pid), "VmRSS:")
+		t.Logf("idle agent of node%d: %.1f MiB RSS", i+1, float64(rss)/1024)
+		if rss > maxAgentRSS {
+			t.Errorf("idle agent of node%d: %d KiB RSS, limit %d", i+1, rss, maxAgentRSS)
+		}
+	}
+	l.deploy(t, "--name", "idle", "--replicas", "3", imageProbe)
+	sandboxes := strings.Fields(l.engineDo(t, "ps", "-q", "--filter", "label=meshswarm.sandbox"))
+	if len(sandboxes) < 3 {
+		t.Fatalf("%d sandboxes", len(sandboxes))
+	}
+	pids := l.engineDo(t, append([]string{"inspect", "--format", "{{.State.Pid}}"}, sandboxes...)...)
+	for _, pid := range strings.Fields(pids) {
+		private := procKiB(t, "/proc/"+pid+"/smaps_rollup", "Private_Clean:", "Private_Dirty:")
+		t.Logf("sandbox %s: %.1f MiB private", pid, float64(private)/1024)
+		if private > maxSandboxPrivate {
+			t.Errorf("sandbox %s: %d KiB private, limit %d", pid, private, maxSandboxPrivate)
+		}
+	}
+}
+
+// procKiB adds up fields of a file under /proc that are given in kB.
+func procKiB(t *testing.T, path string, fields ...string) int {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sum, found := 0, 0
+	for s := bufio.NewScanner(f); s.Scan(); {
+		words := strings.Fields(s.Text())
+		for _, want := range fields {
+			if len(words) > 1 && words[0] == want {
+				n, err := strconv.Atoi(words[1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				sum += n
+				found++
+			}
+		}
+	}
+	if found != len(fields) {
+		t.Fatalf("%s has %d of %v", path, found, fields)
+	}
+	return sum
+}
