@@ -31,10 +31,10 @@ const (
 
 // dnsView is what a server's clients may know. The functions are called for each question and give the present state.
 type dnsView struct {
-	networks func() []*Network                 // whose names are answered
-	overlay  func(p netip.Prefix) bool         // p lies inside an overlay subnet or the mesh, of whatever network
-	upstream func() (servers []netip.AddrPort) // who is asked for the rest; empty = nobody (see dnsServer.decide)
-	closed   func() bool                       // nobody outside may be asked
+	networks func() []*Network         // whose names are answered
+	overlay  func(p netip.Prefix) bool // p lies inside an overlay subnet or the mesh, of whatever network
+	upstream func() dnsUpstream        // who is asked for the rest
+	closed   func() bool               // nobody outside may be asked
 }
 
 // dnsServer answers the DNS questions of one task at its 127.0.0.11, or of one network's tasks at the gateway address.

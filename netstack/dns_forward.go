@@ -31,33 +31,41 @@ var (
 	errDNSMismatch = errors.New("the answer is for another question")
 )
 
-// dialOutside opens a connection to the outside as the host; network is "tcp" or "udp".
-type dialOutside func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
+// dnsUpstream are the servers that are asked for names from elsewhere.
+type dnsUpstream struct {
+	servers []netip.AddrPort
+	// overlay: a server may be a task, reached through the stack. The host's own servers never are, also not when an overlay subnet overlaps
+	// with the host's network.
+	overlay bool
+}
+
+// dialUpstream opens a connection to a server; network is "tcp" or "udp".
+type dialUpstream func(ctx context.Context, network string, to netip.AddrPort, overlay bool) (net.Conn, error)
 
 // dnsForwarder asks name servers outside. Each question goes out once at a time even when many clients ask it, from a fresh socket (so the kernel
 // picks a random port) and with a random id: an off-path attacker has 2^16 ids times the ports to guess, and no birthday to help (CVE-2008-1447).
 // Safe for concurrent use.
 type dnsForwarder struct {
-	dial    dialOutside
+	dial    dialUpstream
 	timeout time.Duration
 	slots   chan struct{}
 	flights singleflight.Group
 }
 
-func newDNSForwarder(dial dialOutside) *dnsForwarder {
+func newDNSForwarder(dial dialUpstream) *dnsForwarder {
 	return &dnsForwarder{dial: dial, timeout: dnsForwardTimeout, slots: make(chan struct{}, maxDNSForwards)}
 }
 
 // forward returns the answer of the first server that has one; raw is the client's whole message, which goes out unchanged except for its id, and
 // so does the answer: EDNS options and record types of the future pass.
-func (f *dnsForwarder) forward(ctx context.Context, servers []netip.AddrPort, raw []byte, req *dns.Msg) ([]byte, error) {
-	if len(servers) == 0 {
+func (f *dnsForwarder) forward(ctx context.Context, up dnsUpstream, raw []byte, req *dns.Msg) ([]byte, error) {
+	if len(up.servers) == 0 {
 		return nil, errNoUpstream
 	}
-	if len(servers) > maxUpstreams {
-		servers = servers[:maxUpstreams]
+	if len(up.servers) > maxUpstreams {
+		up.servers = up.servers[:maxUpstreams]
 	}
-	ch := f.flights.DoChan(flightKey(servers, raw), func() (any, error) {
+	ch := f.flights.DoChan(flightKey(up, raw), func() (any, error) {
 		select {
 		case f.slots <- struct{}{}:
 			defer func() { <-f.slots }()
@@ -67,7 +75,7 @@ func (f *dnsForwarder) forward(ctx context.Context, servers []netip.AddrPort, ra
 		// The flight belongs to all who wait for it, so it does not end with the first one's context.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timeout)
 		defer cancel()
-		return f.askAll(ctx, servers, raw, req.Question[0])
+		return f.askAll(ctx, up, raw, req.Question[0])
 	})
 	select {
 	case <-ctx.Done():
@@ -83,9 +91,12 @@ func (f *dnsForwarder) forward(ctx context.Context, servers []netip.AddrPort, ra
 }
 
 // flightKey is equal for messages that differ in their id only.
-func flightKey(servers []netip.AddrPort, raw []byte) string {
+func flightKey(up dnsUpstream, raw []byte) string {
 	var b strings.Builder
-	for _, s := range servers {
+	if up.overlay {
+		b.WriteByte('o')
+	}
+	for _, s := range up.servers {
 		b.WriteString(s.String())
 		b.WriteByte(' ')
 	}
@@ -95,14 +106,17 @@ func flightKey(servers []netip.AddrPort, raw []byte) string {
 
 // askAll asks the servers in turn; a server that fails, or says that it cannot answer, is followed by the next. A single server is asked twice,
 // for a datagram may be lost.
-func (f *dnsForwarder) askAll(ctx context.Context, servers []netip.AddrPort, raw []byte, q dns.Question) ([]byte, error) {
+func (f *dnsForwarder) askAll(ctx context.Context, up dnsUpstream, raw []byte, q dns.Question) ([]byte, error) {
+	servers := up.servers
 	if len(servers) == 1 {
 		servers = []netip.AddrPort{servers[0], servers[0]}
 	}
 	var last []byte
 	var errs []error
 	for _, s := range servers {
-		answer, err := f.ask(ctx, s, raw, q, f.timeout/time.Duration(len(servers)))
+		ctx, cancel := context.WithTimeout(ctx, f.timeout/time.Duration(len(servers)))
+		answer, err := f.ask(ctx, upstreamServer{s, up.overlay}, raw, q)
+		cancel()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("ask name server %s: %w", s, err))
 			continue
@@ -118,9 +132,14 @@ func (f *dnsForwarder) askAll(ctx context.Context, servers []netip.AddrPort, raw
 	return nil, errors.Join(errs...)
 }
 
-func (f *dnsForwarder) ask(ctx context.Context, server netip.AddrPort, raw []byte, q dns.Question, timeout time.Duration) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+// upstreamServer is one of the servers of a dnsUpstream.
+type upstreamServer struct {
+	addr    netip.AddrPort
+	overlay bool
+}
+
+// ask asks one server, over TCP when the answer does not fit a datagram.
+func (f *dnsForwarder) ask(ctx context.Context, server upstreamServer, raw []byte, q dns.Question) ([]byte, error) {
 	answer, err := f.exchange(ctx, "udp", server, raw, q)
 	if err == nil && answer[2]&dnsFlagTC == 0 {
 		return answer, nil
@@ -136,8 +155,8 @@ func (f *dnsForwarder) ask(ctx context.Context, server netip.AddrPort, raw []byt
 }
 
 // exchange sends the question once and waits for its answer.
-func (f *dnsForwarder) exchange(ctx context.Context, network string, server netip.AddrPort, raw []byte, q dns.Question) ([]byte, error) {
-	c, err := f.dial(ctx, network, server)
+func (f *dnsForwarder) exchange(ctx context.Context, network string, server upstreamServer, raw []byte, q dns.Question) ([]byte, error) {
+	c, err := f.dial(ctx, network, server.addr, server.overlay)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,8 @@ type taskDNS struct {
 
 func (h *host) serveDNS(cfg DNSConfig) (io.Closer, error) {
 	s := &taskDNS{h: h, dnsServer: h.newDNSServer(cfg.NetworkIDs, cfg.Upstream, cfg.Internal)}
+	// All questions are one task's, from whatever address of its loopback network it asks.
+	s.forwards = newGate(maxTaskForwards, maxTaskForwards)
 	s.log = s.log.With("task", cfg.TaskID)
 	s.start(cfg.UDP, cfg.TCP)
 	h.mu.Lock()
@@ -69,21 +71,21 @@ func (h *host) newDNSServer(networkIDs []string, upstream []netip.AddrPort, inte
 		}
 		return nets
 	}
-	servers := func() []netip.AddrPort {
-		if len(upstream) == 0 {
-			if internal {
-				return nil
-			}
-			return h.resolvers.list()
+	servers := func() dnsUpstream {
+		switch {
+		case len(upstream) > 0:
+			return dnsUpstream{servers: reachableServers(h.tables(), networkIDs, upstream, internal), overlay: true}
+		case internal:
+			return dnsUpstream{}
 		}
-		return reachableServers(h.tables(), networkIDs, upstream, internal)
+		return dnsUpstream{servers: h.resolvers.list()}
 	}
 	return &dnsServer{
 		view: dnsView{
 			networks: networks,
 			overlay:  func(p netip.Prefix) bool { return inOverlay(h.tables(), p) },
 			upstream: servers,
-			closed:   func() bool { return internal && len(servers()) == 0 },
+			closed:   func() bool { return internal && len(servers().servers) == 0 },
 		},
 		forward: h.forwarder, forwards: newGate(maxTaskForwards, maxDNSForwards), metrics: h.metrics, log: h.log,
 	}
@@ -120,11 +122,10 @@ func inside(outer, p netip.Prefix) bool {
 	return outer.IsValid() && outer.Bits() <= p.Bits() && outer.Contains(p.Addr())
 }
 
-// dialResolver reaches name servers: those inside the overlay through the stack, all others as the host.
-func (h *host) dialResolver(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
-	t := h.tables()
-	gateway := gatewayFor(t, to.Addr())
-	if !gateway.IsValid() {
+// dialUpstream reaches name servers: those in an overlay network through the stack, all others as the host.
+func (h *host) dialUpstream(ctx context.Context, network string, to netip.AddrPort, overlay bool) (net.Conn, error) {
+	gateway := gatewayFor(h.tables(), to.Addr())
+	if !overlay || !gateway.IsValid() {
 		return h.outside.DialContext(ctx, network, to)
 	}
 	r := h.live.Load()

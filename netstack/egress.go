@@ -33,6 +33,9 @@ const (
 	// The half-open connections of one task and of all. tcp.Forwarder has neither SYN cookies nor a bound for each source.
 	maxTaskHalfOpen = 256
 	maxHalfOpen     = 2048
+	// The connections of one task and of all; each takes a descriptor of this process.
+	maxTaskConns   = 4096
+	maxEgressConns = 16384
 	// The UDP flows of one task and of all.
 	maxTaskUDPFlows = 512
 	maxUDPFlows     = 8192
@@ -50,6 +53,7 @@ type egress struct {
 	tcp      *tcp.Forwarder
 	udp      *udp.Forwarder
 	halfOpen *halfOpen
+	conns    *gate
 	udpFlows *gate
 	pings    *pinger
 	flows    flowSet[netip.Addr] // by task
@@ -59,6 +63,7 @@ func newEgress(run *hostRun) *egress {
 	e := &egress{
 		ip: run.ip, tables: run.h.tables, outside: run.h.outside, run: run,
 		halfOpen: newHalfOpen(maxTaskHalfOpen, maxHalfOpen),
+		conns:    newGate(maxTaskConns, maxEgressConns),
 		udpFlows: newGate(maxTaskUDPFlows, maxUDPFlows),
 	}
 	e.tcp = tcp.NewForwarder(run.ip.Stack, 0, maxHalfOpen, e.forwardTCP)

@@ -85,6 +85,13 @@ func (e *egress) forwardTCP(r *tcp.ForwarderRequest) {
 	defer e.run.leave()
 	src, dst := idAddrs(id)
 	result := e.run.h.metrics.egress
+	if !e.conns.enter(src.Addr()) {
+		result.WithLabelValues("tcp", "limit").Inc()
+		r.Complete(true)
+		e.halfOpen.leave(id)
+		return
+	}
+	defer e.conns.leave(src.Addr())
 
 	ctx, cancel := context.WithTimeout(e.run.ctx, egressDialTimeout)
 	c, err := e.outside.DialContext(ctx, "tcp", dst)
@@ -96,7 +103,7 @@ func (e *egress) forwardTCP(r *tcp.ForwarderRequest) {
 		e.halfOpen.leave(id)
 		return
 	}
-	out := streamOf(c)
+	out := duplexOf(c)
 	wq := new(waiter.Queue)
 	ep, terr := r.CreateEndpoint(wq)
 	r.Complete(terr != nil)
@@ -111,7 +118,7 @@ func (e *egress) forwardTCP(r *tcp.ForwarderRequest) {
 	e.splice(src.Addr(), newStackConn(wq, ep), out)
 }
 
-func (e *egress) splice(task netip.Addr, in, out stream) {
+func (e *egress) splice(task netip.Addr, in, out duplex) {
 	remove, ok := e.flows.add(task, func() { in.abort(); out.abort() })
 	if !ok {
 		in.abort()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -444,4 +445,15 @@ func TestEgressPing(t *testing.T) {
 		t.Errorf("answered % x", b)
 	case <-time.After(50 * time.Millisecond):
 	}
+}
+
+// A task that never completes its handshake does not hold up the end.
+func TestEgressStopsDuringHandshake(t *testing.T) {
+	n, _, _, out := egressWorld(t)
+	tcp := header.TCP(make([]byte, header.TCPMinimumSize))
+	tcp.Encode(&header.TCPFields{SrcPort: 4000, DstPort: 80, SeqNum: 1, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagSyn, WindowSize: 65535})
+	src, dst := netip.MustParseAddr("10.1.0.77"), netip.MustParseAddr("203.0.113.9") // no task: nobody answers the SYN-ACK
+	n.inject(append(ipHeader(src, dst, protoTCP, len(tcp)), tcp...))
+	eventually(t, "the outside was dialled", func() bool { return out.count() == 1 })
+	n.stop() // fails the test when it takes too long
 }

@@ -52,7 +52,7 @@ func newHostOn(cfg Config, out func([]packet), tables func() *tables) (*host, er
 	if h.outside == nil {
 		h.outside = hostOutside{}
 	}
-	h.forwarder = newDNSForwarder(h.dialResolver)
+	h.forwarder = newDNSForwarder(h.dialUpstream)
 	return h, nil
 }
 

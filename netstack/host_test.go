@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
 // loopback and loopback2 are the test's own addresses of the host, so that ports do not clash with those of anyone else on this machine.
@@ -280,5 +282,86 @@ func TestHostStopsWhileFlowsRun(t *testing.T) {
 	n.stop()
 	if _, err := io.Copy(io.Discard, c); err == nil {
 		t.Error("the client's connection ended cleanly; want a reset")
+	}
+}
+
+// Super-packets go both ways whole, except one of datagrams, which the stack could not tell from a large datagram.
+func TestHostSuperPackets(t *testing.T) {
+	w := newTestWorld(t)
+	n := w.node("100.127.0.1", nil)
+	n.set(&Tables{Networks: []Network{w.testNetwork(n.self)}})
+	sock, err := n.host.live.Load().ip.openUDP(netip.MustParseAddrPort("10.1.0.1:7777"), netip.AddrPort{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	payload := make([]byte, 2500)
+	ip := append(ipHeader(netip.MustParseAddr("10.1.0.10"), netip.MustParseAddr("10.1.0.1"), protoUDP, udpLen+len(payload)),
+		append([]byte{0x11, 0x11, 0x1e, 0x61, byte((udpLen + len(payload)) >> 8), byte(udpLen + len(payload)), 0, 0}, payload...)...)
+	p, ok := newPacket(len(ip))
+	if !ok {
+		t.Fatal("no buffer")
+	}
+	copy(p.ip, ip)
+	p.hdr = vnetHdr{flags: vnetNeedsCsum, gsoType: gsoUDPL4, gsoSize: 1000, csumStart: ipv4Len, csumOffset: 6}
+	pkts := []packet{p}
+	n.host.inject(pkts)
+	releaseAll(pkts)
+	for _, want := range []int{1000, 1000, 500} {
+		chunk, k, _, err := sock.next()
+		if err != nil || k != want {
+			t.Fatalf("datagram of %d bytes, %v; want %d", k, err, want)
+		}
+		chunks.Put(chunk)
+	}
+}
+
+func TestHostSendsSuperPackets(t *testing.T) {
+	var largest atomic.Int32
+	w := newTestWorld(t)
+	n := w.node("100.127.0.1", nil)
+	task := w.task(n, "10.1.0.10")
+	task.echoTCP(t, 80)
+	route := n.host.live.Load().ip.link.out
+	n.host.live.Load().ip.link.out = func(pkts []packet) {
+		for i := range pkts {
+			if pkts[i].hdr.gso() == gsoTCPv4 && pkts[i].hdr.csumStart == ipv4Len && pkts[i].hdr.csumOffset == 16 {
+				largest.Store(max(largest.Load(), int32(len(pkts[i].ip))))
+			}
+		}
+		route(pkts)
+	}
+	n.set(&Tables{Networks: []Network{w.testNetwork(n.self)}})
+	c, err := n.host.live.Load().ip.dialTCP(t.Context(), netip.MustParseAddrPort("10.1.0.1:0"), netip.AddrPortFrom(task.addr, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.abort()
+	go func() { _, _ = io.CopyN(c, zeroReader{}, 2<<20) }()
+	if _, err := io.CopyN(io.Discard, c, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	if n := largest.Load(); n < 16<<10 {
+		t.Errorf("the largest super-packet had %d bytes", n)
+	}
+}
+
+// G5 of the failure classes: a peer that is gone must not hold a connection for longer than a minute.
+func TestKeepaliveOfStackConnections(t *testing.T) {
+	w, n1, _, t1, _ := twoNodes(t)
+	t1.echoTCP(t, 80)
+	w.publish("tcp", freePort(t, "tcp"), backend(t1, n1))
+	c, err := n1.host.live.Load().publish.dialTask(t.Context(), netip.AddrPort{}, netip.AddrPortFrom(t1.addr, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.abort()
+	var idle tcpip.KeepaliveIdleOption
+	var interval tcpip.KeepaliveIntervalOption
+	_ = c.ep.GetSockOpt(&idle)
+	_ = c.ep.GetSockOpt(&interval)
+	count, _ := c.ep.GetSockOptInt(tcpip.KeepaliveCountOption)
+	if d := time.Duration(idle) + time.Duration(count)*time.Duration(interval); d > time.Minute || !c.ep.SocketOptions().GetKeepAlive() {
+		t.Errorf("a dead peer is noticed after %s", d)
 	}
 }

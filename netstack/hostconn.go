@@ -20,8 +20,8 @@ const chunkSize = 64 << 10
 // chunks are the buffers of all splices. A connection holds one only while data moves, so ten thousand idle ones cost none.
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}
 
-// stream is one end of a spliced connection.
-type stream interface {
+// duplex is one end of a spliced connection.
+type duplex interface {
 	net.Conn
 	CloseWrite() error
 	// abort resets the connection: the peer sees RST, not the end of the data. It may be called at any time, also more than once.
@@ -166,9 +166,9 @@ func (c otherConn) next() (*[]byte, int, error) {
 	return nil, 0, err
 }
 
-func streamOf(c net.Conn) stream {
+func duplexOf(c net.Conn) duplex {
 	switch c := c.(type) {
-	case stream:
+	case duplex:
 		return c
 	case *net.TCPConn:
 		return hostConn{c}
@@ -178,7 +178,7 @@ func streamOf(c net.Conn) stream {
 
 // splice copies both ways until both ends have ended, and closes both. The end of one direction is passed on as a half-close; a failure of either
 // side resets both. It uses the caller's goroutine and one more, which has ended when it returns.
-func splice(a, b stream) {
+func splice(a, b duplex) {
 	var wg sync.WaitGroup
 	wg.Go(func() { copyHalf(a, b) })
 	copyHalf(b, a)
@@ -187,7 +187,7 @@ func splice(a, b stream) {
 	_ = b.Close()
 }
 
-func copyHalf(dst, src stream) {
+func copyHalf(dst, src duplex) {
 	for {
 		chunk, n, err := src.next()
 		if err == nil {

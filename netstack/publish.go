@@ -32,7 +32,9 @@ type publisher struct {
 
 	state atomic.Pointer[publishState]
 
-	mu     sync.Mutex // guards ports and failed; also serialises opening and closing
+	changed chan struct{} // failed has changed
+
+	mu     sync.Mutex // guards ports and failed, and is held while ports are opened, which does not wait
 	ports  map[portKey]*pubPort
 	failed map[string]string
 }
@@ -67,6 +69,7 @@ func newPublisher(r *hostRun) *publisher {
 		halfOpen: newGate(maxClientHalfOpen, maxPublishHalfOpen),
 		conns:    newGate(maxPublishConns, maxPublishConns),
 		ports:    make(map[portKey]*pubPort), failed: make(map[string]string),
+		changed: make(chan struct{}, 1),
 	}
 	p.state.Store(&publishState{})
 	p.peer = newPeerServer(p)
@@ -81,6 +84,8 @@ func (p *publisher) serve(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-p.changed:
+			p.report()
 		case now := <-tick.C:
 			p.openAll()
 			p.udp.expire(now)
@@ -127,31 +132,46 @@ func (s *publishState) hasTask(t taskPort) bool {
 }
 
 // setPorts closes the listeners that are not wanted, changes the backends of those that stay, and opens new ones. A port without a serving
-// backend is not wanted: its clients are refused by the host's kernel, as if nobody had ever listened.
+// backend is not wanted: its clients are refused by the host's kernel, as if nobody had ever listened. Only a UDP port stays while a backend
+// drains, for its flows live by its socket.
 func (p *publisher) setPorts(wanted map[portKey]*portTable) {
 	p.mu.Lock()
 	for key, port := range p.ports {
-		if table := wanted[key]; table == nil || len(table.serving) == 0 {
+		table := wanted[key]
+		switch {
+		case table == nil, len(table.all) == 0, len(table.serving) == 0 && key.protocol == "tcp":
 			delete(p.ports, key)
 			port.close()
+		default:
+			port.table.Store(table)
 		}
 	}
 	for key, table := range wanted {
 		if len(table.serving) == 0 {
 			continue
 		}
-		port := p.ports[key]
-		if port == nil {
-			port = newPubPort(p, key)
-			p.ports[key] = port
+		if p.ports[key] == nil {
+			p.ports[key] = newPubPort(p, key, table)
 		}
-		port.table.Store(table)
 	}
 	p.mu.Unlock()
 	p.openAll()
 }
 
-// openAll opens the ports that are not open and tells of those that cannot be, when that changed.
+// report tells of the ports that could not be opened.
+func (p *publisher) report() {
+	p.mu.Lock()
+	failed := maps.Clone(p.failed)
+	p.mu.Unlock()
+	for key, why := range failed {
+		p.run.h.log.Warn("published port cannot be opened", "port", key, "err", why)
+	}
+	if p.run.h.cfg.PortsChanged != nil {
+		p.run.h.cfg.PortsChanged(failed)
+	}
+}
+
+// openAll opens the ports that are not open; serve reports those that cannot be, when that changed.
 func (p *publisher) openAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,11 +190,9 @@ func (p *publisher) openAll() {
 		return
 	}
 	p.failed = failed
-	for key, why := range failed {
-		p.run.h.log.Warn("published port cannot be opened", "port", key, "err", why)
-	}
-	if p.run.h.cfg.PortsChanged != nil {
-		p.run.h.cfg.PortsChanged(maps.Clone(failed))
+	select {
+	case p.changed <- struct{}{}:
+	default: // serve will see this change with the last one
 	}
 }
 

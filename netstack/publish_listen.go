@@ -29,8 +29,9 @@ type pubPort struct {
 	ln   closer
 }
 
-func newPubPort(p *publisher, key portKey) *pubPort {
+func newPubPort(p *publisher, key portKey, table *portTable) *pubPort {
 	port := &pubPort{pub: p, key: key}
+	port.table.Store(table)
 	port.pick.init()
 	return port
 }
@@ -78,7 +79,7 @@ func (p *pubPort) accept(ln net.Listener) {
 			}
 			continue
 		}
-		client := streamOf(c)
+		client := duplexOf(c)
 		if !p.pub.run.spawn(func() { p.serve(client) }) {
 			client.abort()
 		}

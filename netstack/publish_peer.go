@@ -16,10 +16,12 @@ const (
 	maxPeerHalfOpen = 8192
 	// peerHeaderTimeout is how long a node may take to say what it wants.
 	peerHeaderTimeout = 3 * time.Second
+	// maxPeerConns bounds the connections of all nodes together.
+	maxPeerConns = 32768
 )
 
 // dialPeer asks a node for a connection to its task. What failed is avoided for a while: the node when it does not answer, else the task.
-func (p *publisher) dialPeer(ctx context.Context, node netip.Addr, client, task netip.AddrPort) (stream, error) {
+func (p *publisher) dialPeer(ctx context.Context, node netip.Addr, client, task netip.AddrPort) (duplex, error) {
 	c, err := p.dialNode(ctx, node)
 	if err != nil {
 		p.avoid.add(node)
@@ -74,6 +76,7 @@ func askPeer(c net.Conn, req peerRequest) error {
 type peerServer struct {
 	pub      *publisher
 	halfOpen *gate
+	conns    *gate // not by node
 	flows    flowSet[taskPort]
 	udp      peerUDP
 
@@ -83,7 +86,7 @@ type peerServer struct {
 }
 
 func newPeerServer(p *publisher) *peerServer {
-	s := &peerServer{pub: p, halfOpen: newGate(maxNodeHalfOpen, maxPeerHalfOpen)}
+	s := &peerServer{pub: p, halfOpen: newGate(maxNodeHalfOpen, maxPeerHalfOpen), conns: newGate(maxPeerConns, maxPeerConns)}
 	s.udp.init(p)
 	return s
 }
@@ -144,17 +147,23 @@ func (s *peerServer) accept(ln *stackListener) {
 		if err != nil {
 			return
 		}
-		peer := streamOf(c)
+		peer := duplexOf(c)
 		if !s.pub.run.spawn(func() { s.serve(peer) }) {
 			peer.abort()
 		}
 	}
 }
 
-func (s *peerServer) serve(peer stream) {
+func (s *peerServer) serve(peer duplex) {
 	node := addrPortOf(peer.RemoteAddr()).Addr()
-	if !s.pub.run.h.tables().inMesh(node) || !s.halfOpen.enter(node) {
+	if !s.pub.run.h.tables().inMesh(node) || !s.conns.enter(netip.Addr{}) {
 		peer.abort()
+		return
+	}
+	defer s.conns.leave(netip.Addr{})
+	if !s.halfOpen.enter(node) {
+		_, _ = peer.Write([]byte{peerBusy})
+		_ = peer.Close()
 		return
 	}
 	req, task, err := s.open(peer)
@@ -168,7 +177,7 @@ func (s *peerServer) serve(peer stream) {
 }
 
 // open reads what the node wants, dials the task and answers.
-func (s *peerServer) open(peer stream) (peerRequest, stream, error) {
+func (s *peerServer) open(peer duplex) (peerRequest, duplex, error) {
 	_ = peer.SetDeadline(time.Now().Add(peerHeaderTimeout))
 	req, err := readPeerRequest(peer)
 	if err != nil {
@@ -192,7 +201,7 @@ func (s *peerServer) open(peer stream) (peerRequest, stream, error) {
 	return req, task, nil
 }
 
-func (s *peerServer) join(key taskPort, peer, task stream) {
+func (s *peerServer) join(key taskPort, peer, task duplex) {
 	cut := func() { peer.abort(); task.abort() }
 	remove, ok := s.flows.add(key, cut)
 	if !ok {

@@ -20,7 +20,7 @@ const (
 )
 
 // serve joins one client with a backend. The backend is dialled before anything is read from the client; a client for whom there is none is reset.
-func (p *pubPort) serve(client stream) {
+func (p *pubPort) serve(client duplex) {
 	pub, result := p.pub, p.pub.run.h.metrics.published
 	from := addrPortOf(client.RemoteAddr())
 	if !pub.conns.enter(netip.Addr{}) {
@@ -54,7 +54,7 @@ func placeOf(b PortBackend) string {
 }
 
 // join splices a client and a task until either ends or the tables do not have the flow any more.
-func (p *publisher) join(key clientFlow, client, task stream) {
+func (p *publisher) join(key clientFlow, client, task duplex) {
 	cut := func() { client.abort(); task.abort() }
 	remove, ok := p.flows.add(key, cut)
 	if !ok {
@@ -72,7 +72,7 @@ func (p *publisher) join(key clientFlow, client, task stream) {
 }
 
 // connect tries the backends in turn until one accepts.
-func (p *pubPort) connect(client netip.AddrPort) (stream, PortBackend, error) {
+func (p *pubPort) connect(client netip.AddrPort) (duplex, PortBackend, error) {
 	ctx, cancel := context.WithTimeout(p.pub.run.ctx, publishDialTimeout)
 	defer cancel()
 	table := p.table.Load()
@@ -92,7 +92,7 @@ func (p *pubPort) connect(client netip.AddrPort) (stream, PortBackend, error) {
 	return nil, PortBackend{}, errors.Join(errs...)
 }
 
-func (p *publisher) dial(ctx context.Context, b PortBackend, client, task netip.AddrPort) (stream, error) {
+func (p *publisher) dial(ctx context.Context, b PortBackend, client, task netip.AddrPort) (duplex, error) {
 	if b.Node.IsValid() {
 		return p.dialPeer(ctx, b.Node, client, task)
 	}

@@ -71,6 +71,12 @@ func TestPublishUDPBackendLeaves(t *testing.T) {
 	if task, _, _ := askUDP(t, c, "a"); task != "10.1.0.11" {
 		t.Fatalf("served by %s", task)
 	}
+	draining := backend(t2, n2)
+	draining.Draining = true
+	w.publish("udp", port, draining)
+	if task, _, _ := askUDP(t, c, "a"); task != "10.1.0.11" {
+		t.Fatalf("served by %s while its backend drains", task)
+	}
 	w.publish("udp", port, backend(t1, n1))
 	if task, _, _ := askUDP(t, c, "b"); task != "10.1.0.10" {
 		t.Errorf("served by %s after its backend left", task)
