@@ -2,11 +2,13 @@ package dispatch
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -21,7 +23,12 @@ const (
 	maxText   = 512
 	maxLabels = 256
 	maxLists  = 1024
+
+	meshKeySize = 32
 )
+
+// errMeshKey: two machines cannot be one peer of the mesh.
+var errMeshKey = errors.New("another node that is up has the same mesh key: was this machine's data copied from it?")
 
 // check refuses facts that no honest node sends.
 func (f *Facts) check() error {
@@ -53,6 +60,9 @@ func (f *Facts) check() error {
 			return fmt.Errorf("control address: %w", err)
 		}
 	}
+	if key, err := base64.StdEncoding.DecodeString(f.MeshKey); err != nil || (len(key) != meshKeySize && len(key) != 0) {
+		return errors.New("mesh key: not a WireGuard public key")
+	}
 	for k, v := range f.PortErrors {
 		f.PortErrors[k] = clip(v, maxText)
 	}
@@ -70,7 +80,8 @@ func clip(s string, n int) string {
 // register writes the node's facts, and that it is ready, into the store where they differ.
 func (s *session) register(ctx context.Context) error {
 	for {
-		old := s.term.cfg.Store.View().Node(s.node)
+		view := s.term.cfg.Store.View()
+		old := view.Node(s.node)
 		if old == nil {
 			return errGone
 		}
@@ -84,6 +95,9 @@ func (s *session) register(ctx context.Context) error {
 		if reflect.DeepEqual(old, n) {
 			s.checked, s.checkedF = old.Modified, version
 			return nil
+		}
+		if n.Mesh.PublicKey != old.Mesh.PublicKey && keyTaken(view, n) {
+			return errMeshKey
 		}
 		_, err := s.term.cfg.Proposer.Propose(ctx, state.Batch{
 			Ops:  []state.Op{{Action: state.Update, Object: n, Expected: old.Modified}},
@@ -100,6 +114,13 @@ func (s *session) register(ctx context.Context) error {
 		}
 		return nil
 	}
+}
+
+// keyTaken tells whether another node that is up has n's mesh key.
+func keyTaken(view state.View, n *state.Node) bool {
+	return n.Mesh.PublicKey != "" && slices.ContainsFunc(view.Nodes(), func(o *state.Node) bool {
+		return o.ID != n.ID && o.Mesh.PublicKey == n.Mesh.PublicKey && NodeReady(o)
+	})
 }
 
 // describe is the node as it should be stored.

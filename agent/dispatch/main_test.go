@@ -127,7 +127,7 @@ func (f *swarmFixture) startManager(id string, options ...managerOption) *manage
 		t.Fatal(err)
 	}
 	guard = NewGuard(f.store, m.server.Cut, nil)
-	cfg := Config{Store: f.store, Proposer: f.proposer, Assign: fakeAssign, Diff: fakeDiff, Leader: f.leaderAddr}
+	cfg := Config{Store: f.store, Proposer: f.proposer, Index: fakeIndex, Diff: fakeDiff, Leader: f.leaderAddr}
 	for _, o := range options {
 		o(&cfg)
 	}
@@ -294,6 +294,10 @@ func (f *swarmFixture) nodeState(id string) swarm.NodeState {
 func (f *swarmFixture) becomes(id string, want swarm.NodeState) {
 	f.t.Helper()
 	eventually(f.t, id+" becomes "+string(want), func() bool { return f.nodeState(id) == want })
+}
+
+func fakeIndex(v state.View) func(string) state.Assignments {
+	return func(nodeID string) state.Assignments { return fakeAssign(v, nodeID) }
 }
 
 // fakeAssign gives a node its tasks, and the names of all nodes.

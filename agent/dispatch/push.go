@@ -92,11 +92,10 @@ func (s *session) push(ctx context.Context) (spoke bool, err error) {
 	if err := s.register(ctx); err != nil {
 		return false, err
 	}
-	view := s.term.cfg.Store.View()
+	view, now := s.term.assignments(s.node)
 	if err := s.pushRole(view.Node(s.node)); err != nil {
 		return false, err
 	}
-	now := s.term.cfg.Assign(view, s.node)
 	delta := state.Delta{Full: full, Set: now}
 	if !full {
 		var changed bool

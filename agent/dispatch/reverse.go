@@ -180,9 +180,10 @@ type reverseConn struct {
 	done chan struct{} // closed by Close
 	stop func() bool
 
-	mu    sync.Mutex
-	over  bool
-	calls sync.WaitGroup // running Reads and Writes; Add under mu while not over
+	mu      sync.Mutex
+	over    bool
+	calls   int           // running Reads and Writes
+	drained chan struct{} // closed when over and no call runs
 }
 
 func newReverseConn(w http.ResponseWriter, r *http.Request) (*reverseConn, error) {
@@ -194,7 +195,7 @@ func newReverseConn(w http.ResponseWriter, r *http.Request) (*reverseConn, error
 	if err := rc.Flush(); err != nil {
 		return nil, fmt.Errorf("open reverse stream: %w", err)
 	}
-	return &reverseConn{r: r, w: w, rc: rc, done: make(chan struct{})}, nil
+	return &reverseConn{r: r, w: w, rc: rc, done: make(chan struct{}), drained: make(chan struct{})}, nil
 }
 
 // closeWith closes the connection with ctx.
@@ -209,9 +210,17 @@ func (c *reverseConn) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.over {
-		c.calls.Add(1)
+		c.calls++
 	}
 	return !c.over
+}
+
+func (c *reverseConn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls--; c.over && c.calls == 0 {
+		close(c.drained)
+	}
 }
 
 // Read implements io.Reader.
@@ -219,7 +228,7 @@ func (c *reverseConn) Read(p []byte) (int, error) {
 	if !c.begin() {
 		return 0, errTermOver
 	}
-	defer c.calls.Done()
+	defer c.end()
 	n, err := c.r.Body.Read(p)
 	if errors.Is(err, io.EOF) {
 		if text := c.r.Trailer.Get(errorTrailer); text != "" {
@@ -234,7 +243,7 @@ func (c *reverseConn) Write(p []byte) (int, error) {
 	if !c.begin() {
 		return 0, errTermOver
 	}
-	defer c.calls.Done()
+	defer c.end()
 	n, err := c.w.Write(p)
 	if err == nil {
 		err = c.rc.Flush()
@@ -254,12 +263,15 @@ func (c *reverseConn) Close() error {
 	return nil
 }
 
-// shut ends running calls and allows no more.
+// shut ends running calls and allows no more. Without running calls the stream ends in good order.
 func (c *reverseConn) shut() {
 	c.mu.Lock()
 	c.over = true
+	busy := c.calls > 0
 	c.mu.Unlock()
-	_ = c.rc.SetReadDeadline(time.Unix(1, 0))
-	_ = c.rc.SetWriteDeadline(time.Unix(1, 0))
-	c.calls.Wait()
+	if busy {
+		_ = c.rc.SetReadDeadline(time.Unix(1, 0))
+		_ = c.rc.SetWriteDeadline(time.Unix(1, 0))
+		<-c.drained
+	}
 }

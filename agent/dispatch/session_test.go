@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -274,6 +275,7 @@ func TestBadNodes(t *testing.T) {
 		"hostname":          {Facts: &Facts{Description: swarm.NodeDescription{Hostname: "a\nb"}}},
 		"labels":            {Facts: &Facts{Description: swarm.NodeDescription{Engine: swarm.EngineDescription{Labels: labels}}}},
 		"resources":         {Facts: &Facts{Description: swarm.NodeDescription{Resources: swarm.Resources{NanoCPUs: -1}}}},
+		"mesh key":          {Facts: &Facts{MeshKey: "c2hvcnQ="}},
 		"control address":   {Facts: &Facts{ControlAddr: "nonsense"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -302,12 +304,13 @@ func TestFactsAreStoredOnlyWhenChanged(t *testing.T) {
 	f.addNode("n1", swarm.NodeRoleWorker)
 	r := m.raw("n1")
 	r.until("full", func(d downMessage) bool { return d.Delta != nil })
+	key := base64.StdEncoding.EncodeToString(make([]byte, meshKeySize))
 	facts := Facts{
 		Description: swarm.NodeDescription{Hostname: "n1", Engine: swarm.EngineDescription{Labels: map[string]string{"a": "b"}}},
-		MeshKey:     "key", Endpoint: netip.MustParseAddrPort("0.0.0.0:51820"), PortErrors: map[string]string{"80/tcp": longText(2 * maxText)},
+		MeshKey:     key, Endpoint: netip.MustParseAddrPort("0.0.0.0:51820"), PortErrors: map[string]string{"80/tcp": longText(2 * maxText)},
 	}
 	r.send(upMessage{Facts: &facts})
-	eventually(t, "stored", func() bool { return f.store.View().Node("n1").Mesh.PublicKey == "key" })
+	eventually(t, "stored", func() bool { return f.store.View().Node("n1").Mesh.PublicKey == key })
 	n := f.store.View().Node("n1")
 	if n.Mesh.Endpoint != netip.MustParseAddrPort("127.0.0.1:51820") || len(n.PortErrors["80/tcp"]) > maxText+3 || n.ControlAddr != "" {
 		t.Errorf("stored %+v", n)
@@ -321,6 +324,11 @@ func TestFactsAreStoredOnlyWhenChanged(t *testing.T) {
 	if f.store.Index() != index {
 		t.Error("same facts were stored again")
 	}
+
+	f.addNode("n2", swarm.NodeRoleWorker)
+	twin := m.raw("n2")
+	twin.send(upMessage{Facts: &facts})
+	twin.ends("node with another's mesh key")
 }
 
 func TestRemovedNode(t *testing.T) {
@@ -377,7 +385,7 @@ func TestHalve(t *testing.T) {
 // Assignments larger than a message go as several, each within the limit.
 func TestFit(t *testing.T) {
 	d := state.Delta{Full: true, Set: state.Assignments{Nodes: map[string]state.AssignedNode{}}}
-	for i := range 40 {
+	for i := range 20 {
 		d.Set.Nodes[fmt.Sprint(i)] = state.AssignedNode{ID: fmt.Sprint(i), Hostname: longText(1 << 20)}
 	}
 	s := &session{seq: 5}
@@ -396,7 +404,7 @@ func TestFit(t *testing.T) {
 		}
 		a = fakePatch(a, *m.Delta)
 	}
-	if len(messages) < 3 || len(a.Nodes) != 40 || s.seq != uint64(5+len(messages)) {
+	if len(messages) < 2 || len(a.Nodes) != 20 || s.seq != uint64(5+len(messages)) {
 		t.Errorf("%d messages, %d nodes", len(messages), len(a.Nodes))
 	}
 	d.Set.Nodes = map[string]state.AssignedNode{"x": {Hostname: longText(rpc.MaxDown)}}

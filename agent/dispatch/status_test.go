@@ -121,7 +121,7 @@ func TestStatusesSurvive(t *testing.T) {
 func TestManyStatuses(t *testing.T) {
 	f := newSwarm(t)
 	m := f.startManager("m1").lead()
-	const nodes, tasks = 4, 300
+	const nodes, tasks = 3, maxOps + 50
 	var ns []*node
 	for i := range nodes {
 		id := string(rune('a' + i))
@@ -157,7 +157,7 @@ func TestProposerFailureEndsTerm(t *testing.T) {
 	change(f, f.store.View().Node("n1"), func(n *state.Node) { n.Status.State = swarm.NodeStateReady })
 	lost := errors.New("no quorum")
 	clk := newClock()
-	d, err := New(Config{Store: f.store, Proposer: f.proposer, Assign: fakeAssign, Diff: fakeDiff, Leader: func() string { return "" }, Clock: clk})
+	d, err := New(Config{Store: f.store, Proposer: f.proposer, Index: fakeIndex, Diff: fakeDiff, Leader: func() string { return "" }, Clock: clk})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,28 @@ type term struct {
 	reverse   map[string]*reverse // asked for and not answered yet, by ID
 	openings  map[string]int      // reverse streams asked for or open, by node ID
 	arrivals  limiter
+	index     *index // of the newest view that somebody asked for
+}
+
+// index is what the assignments by one view have in common.
+type index struct {
+	view   state.View
+	once   sync.Once
+	assign func(nodeID string) state.Assignments
+}
+
+// assignments are a node's by the store as it is now. Sessions that ask at the same time share the work.
+func (t *term) assignments(node string) (state.View, state.Assignments) {
+	view := t.cfg.Store.View()
+	t.mu.Lock()
+	x := t.index
+	if x == nil || x.view.Index() < view.Index() {
+		x = &index{view: view}
+		t.index = x
+	}
+	t.mu.Unlock()
+	x.once.Do(func() { x.assign = t.cfg.Index(x.view) })
+	return x.view, x.assign(node)
 }
 
 func newTerm(d *Dispatcher) *term {

@@ -1,4 +1,3 @@
-// Package secretstest makes authorities and identities for tests of other rooms.
 package secretstest
 
 import (
