@@ -32,7 +32,8 @@ type socket struct {
 	raw    syscall.RawConn
 	v6     bool
 	logger *slog.Logger
-	gso    atomic.Bool // cleared for good when the network card refuses
+	gso    atomic.Bool                        // cleared for good when the network card refuses
+	fault  func(segmented bool) syscall.Errno // fails sends in tests; nil: none
 	rx     receiver
 	tx     sync.Pool // *sender
 }
@@ -264,6 +265,9 @@ func (s *socket) flush(w *sender) error {
 		}
 		if err != nil {
 			return err
+		}
+		if s.fault != nil {
+			w.errs = s.fault(w.msgs[w.first].hdr.Controllen != 0)
 		}
 		if w.errs != 0 {
 			failed = w.errs
