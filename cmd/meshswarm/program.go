@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ func (p *program) app() *cli.App {
 		Action:                group,
 		Flags: []cli.Flag{
 			&cli.StringFlag{
-				Name: "host", Aliases: []string{"H"}, EnvVars: []string{hostEnv}, Destination: &p.host,
+				Name: "host", Aliases: []string{"H"}, Destination: &p.host,
 				Usage: "Socket of the node to talk to (default: " + hostEnv + " or this account's node)",
 			},
 		},
@@ -121,13 +122,14 @@ func (p *program) client() (*client.Client, error) {
 
 // address is the node's address in the form that Docker's client wants.
 func (p *program) address() string {
+	host := cmp.Or(p.host, os.Getenv(hostEnv))
 	switch {
-	case p.host == "":
+	case host == "":
 		return "unix://" + defaultSocket()
-	case strings.HasPrefix(p.host, "/"), strings.HasPrefix(p.host, "."):
-		return "unix://" + p.host
+	case strings.HasPrefix(host, "/"), strings.HasPrefix(host, "."):
+		return "unix://" + host
 	}
-	return p.host
+	return host
 }
 
 func dialHost(host string) (*client.Client, error) {
