@@ -8,7 +8,9 @@ import (
 
 // badge is the node's present certificate, which is renewed while the node runs.
 type badge struct {
-	dir     string
+	dir string
+	// replaced is called after a change: what was opened with the old certificate is opened again.
+	replaced func()
 	current atomic.Pointer[secrets.Identity]
 }
 
@@ -26,6 +28,7 @@ func (b *badge) replace(id *secrets.Identity) error {
 		return err
 	}
 	b.current.Store(id)
+	b.replaced()
 	return nil
 }
 

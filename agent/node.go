@@ -185,8 +185,11 @@ func (p *parts) buildSession() (err error) {
 		RPC: p.client, Managers: p.managers, Facts: p.facts.get, Handler: sessionHandler{p.plane, p.executor},
 		Patch: sched.Patch, Renew: p.renewer.Renew, Logger: p.settings.Logger,
 	})
-	p.facts.changed = p.session.Refresh
-	return err
+	if err != nil {
+		return err
+	}
+	p.facts.changed, p.badge.replaced = p.session.Refresh, p.session.Reconnect
+	return nil
 }
 
 // buildAPI makes the socket's server.

@@ -45,8 +45,14 @@ func (p *plane) restore(a state.Assignments) {
 	p.apply(a)
 }
 
-// assign takes new assignments from a session.
+// assign takes new assignments from a session. Which tasks there are is on disk before the worker hears of it: after a
+// crash the assignments on disk know every container that this node has made, and nothing is taken for a leftover.
 func (p *plane) assign(a state.Assignments) {
+	if !sameTasks(p.get().Tasks, a.Tasks) {
+		if err := p.save(a); err != nil {
+			p.log.Warn("keep the assignments on disk", "err", err)
+		}
+	}
 	p.apply(a)
 	p.mu.Lock()
 	first := !p.isFresh
@@ -77,6 +83,18 @@ func (p *plane) apply(a state.Assignments) {
 		p.log.Error("set the mesh's peers", "err", err)
 	}
 	p.tasks(a.Tasks)
+}
+
+func sameTasks(a, b map[string]state.AssignedTask) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for id := range a {
+		if _, ok := b[id]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // get returns the assignments; they are shared and must not be changed.

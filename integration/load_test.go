@@ -72,8 +72,9 @@ func request(node, port int, path string) result {
 	x := result{node: node, start: time.Now()}
 	x.fullText, x.err = fetch(fmt.Sprintf("http://%s:%d%s", addrOf(node), port, path), 15*time.Second)
 	x.dur = time.Since(x.start)
-	if f := strings.Fields(x.fullText); len(f) > 0 {
-		x.answer = f[0]
+	// The probe says "HOST CLIENT", the example "hello from HOST, you are CLIENT, visit N".
+	if f := strings.Fields(strings.TrimPrefix(x.fullText, "hello from ")); len(f) > 0 {
+		x.answer = strings.TrimSuffix(f[0], ",")
 	}
 	return x
 }
