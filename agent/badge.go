@@ -11,7 +11,7 @@ type badge struct {
 	dir string
 	// replaced is called after a change: what was opened with the old certificate is opened again.
 	replaced func()
-	current atomic.Pointer[secrets.Identity]
+	current  atomic.Pointer[secrets.Identity]
 }
 
 func newBadge(id *secrets.Identity, dir string) *badge {
