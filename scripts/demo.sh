@@ -48,8 +48,8 @@ wait_replicas() {
 title "Preparing: an engine, the program, the images"
 scripts/setup.sh
 make --no-print-directory build images
-if [ -e "$lab" ]; then
-  [ -O "$lab" ] || die "$lab belongs to somebody else"
+if [ -e "$lab" ] && [ ! -O "$lab" ]; then die "$lab belongs to somebody else"; fi
+if [ -e "$lab/lab.json" ]; then
   echo "taking the last demonstration down"
   "$meshswarm" lab down --force --dir "$lab"
 fi
