@@ -51,8 +51,9 @@ type Config struct {
 	Logger   *slog.Logger          // nil: discard
 	Registry prometheus.Registerer // nil: none
 
-	// HeartbeatTimeout is how long a follower goes without its leader before it asks for an election; ElectionTimeout how
-	// long an election may take. Default 1 s each. The same on all managers.
+	// HeartbeatTimeout is how long a follower goes without its leader before it asks for an election; a leader without a
+	// majority steps down after half of it. ElectionTimeout is how long an election may take. Default 1 s each. The same on
+	// all managers.
 	HeartbeatTimeout time.Duration
 	ElectionTimeout  time.Duration
 	// SnapshotThreshold is how many log entries make a snapshot worth it, and how many are kept after one. Default 4096.
@@ -61,7 +62,6 @@ type Config struct {
 
 const (
 	defaultTimeout           = time.Second
-	maxLease                 = 500 * time.Millisecond
 	defaultSnapshotThreshold = 4096
 	drainTimeout             = 500 * time.Millisecond
 )

@@ -18,7 +18,7 @@ import (
 )
 
 // waitFor bounds every wait of a test.
-const waitFor = 20 * time.Second
+const waitFor = 30 * time.Second
 
 // Sealer is a real one, with a key of its own.
 type Sealer struct{ aead cipher.AEAD }
@@ -97,7 +97,7 @@ func (c *Cluster) Start(i int) {
 	cfg := raft.Config{
 		NodeID: m.ID, Addr: m.Addr, Dir: m.Dir, Store: m.Store, Stream: c.Net.Listen(m.Addr), Sealer: m.Sealer,
 		Bootstrap: i == 0, Logger: slog.New(slog.DiscardHandler),
-		HeartbeatTimeout: 300 * time.Millisecond, ElectionTimeout: 300 * time.Millisecond,
+		HeartbeatTimeout: 800 * time.Millisecond, ElectionTimeout: 800 * time.Millisecond,
 	}
 	if c.adjust != nil {
 		c.adjust(&cfg)
