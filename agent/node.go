@@ -268,7 +268,8 @@ func (p *parts) checkEngine(ctx context.Context) error {
 		p.settings.Logger.Warn("the container engine does not answer: tasks wait for it", "addr", p.engine.DaemonHost(), "err", err)
 		return nil
 	}
-	return fmt.Errorf("no container engine answers at %s: %w: start one, or name another with --docker-host", p.engine.DaemonHost(), err)
+	// The text only: the command line takes the client's own errors for those of a meshswarm node that does not answer.
+	return fmt.Errorf("no container engine answers at %s: %v: start one, or name another with --docker-host", p.engine.DaemonHost(), err)
 }
 
 const (

@@ -36,7 +36,7 @@ func TestBadInput(t *testing.T) {
 		l.upRefused(t, "127.0.0.8:2377", "--join", "127.0.0.8:2377", "--token", token)
 		l.upRefused(t, "--docker-host", "--docker-host", "unix:///nonexistent/engine.sock")
 		l.upRefused(t, "--listen-addr", "--listen-addr", addrOf(1))
-		l.upRefused(t, "--socket", "--socket", "/tmp/"+strings.Repeat("x", 200))
+		l.upRefused(t, "allows 107", "--socket", "/tmp/"+strings.Repeat("x", 200))
 		l.upRefused(t, "--data-dir", "--data-dir", "/proc/nowhere")
 		l.upRefused(t, "publish-addr", "--publish-addr", "eth0")
 	})

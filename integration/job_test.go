@@ -26,6 +26,7 @@ func TestMainJob(t *testing.T) {
 	var mu sync.Mutex
 	var all []result
 	var wg sync.WaitGroup
+	start := time.Now()
 	for w := range workers {
 		wg.Go(func() {
 			for i := w; i < requests; i += workers {
@@ -37,11 +38,17 @@ func TestMainJob(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	failed := 0
+	t.Logf("%d requests in %v", len(all), time.Since(start).Round(time.Millisecond))
+	failed, slow := 0, 0
 	for _, x := range all {
+		if x.dur > time.Second {
+			if slow++; slow <= 10 {
+				t.Logf("slow: node%d after %v took %v", x.node, x.start.Sub(start), x.dur)
+			}
+		}
 		if x.err != nil {
 			if failed++; failed <= 5 {
-				t.Errorf("request to node%d: %v\n%s", x.node, x.err, x.fullText)
+				t.Errorf("request to node%d after %v: %v after %v\n%s", x.node, x.start.Sub(start), x.err, x.dur, x.fullText)
 			}
 		}
 	}
