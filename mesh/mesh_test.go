@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/tun"
@@ -281,6 +282,26 @@ func TestSetPeersRefuses(t *testing.T) {
 		t.Error("the node was accepted as its own peer")
 	}
 	must(t, n.SetPeers([]Peer{p}))
+}
+
+func TestMetrics(t *testing.T) {
+	r := prometheus.NewPedanticRegistry()
+	_, err := New(Config{Key: Key{1}, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Device: tuntest.NewChannelTUN().TUN(), Registry: r})
+	must(t, err)
+	if m, err := r.Gather(); err != nil || len(m) < 4 {
+		t.Errorf("%d metrics, %v", len(m), err)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	dev, listen := tuntest.NewChannelTUN().TUN(), netip.MustParseAddrPort("127.0.0.1:0")
+	for name, cfg := range map[string]Config{
+		"no key": {Listen: listen, Device: dev}, "no device": {Key: Key{1}, Listen: listen}, "no address": {Key: Key{1}, Device: dev},
+	} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
 }
 
 func TestListenAddressTaken(t *testing.T) {

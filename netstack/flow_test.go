@@ -86,7 +86,7 @@ func TestFlowTableIsBounded(t *testing.T) {
 	l := &Link{}
 	v := &vip{VIP: &VIP{Backends: testBackends(3)}, serving: testBackends(3)}
 	established := 0
-	for i := range 2 * maxLinkFlows {
+	for i := range maxLinkFlows + 20000 {
 		k := testKey(i>>16, i)
 		w, res := ft.open(l, v, k, true)
 		if res == openOK && i%4 == 0 {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/meshswarm/meshswarm/netstack/netstacktest"
 )
 
@@ -224,6 +226,17 @@ func TestFlowsWhileTablesChange(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	r := prometheus.NewPedanticRegistry()
+	if _, err := New(Config{Registry: r}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := r.Gather()
+	if err != nil || len(m) < 5 {
+		t.Errorf("%d metrics, %v", len(m), err)
 	}
 }
 
