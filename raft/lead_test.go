@@ -70,6 +70,7 @@ func lead(t *testing.T, m *rafttest.Manager, x *term) {
 }
 
 func TestLead(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 3, nil)
 	c.Propose(create("n1"))
 	terms := map[*rafttest.Manager]*term{}
@@ -101,6 +102,7 @@ func TestLead(t *testing.T) {
 }
 
 func TestLeadErrorGivesLeadershipUp(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 3, nil)
 	old := c.Leader()
 	bad := &term{fail: errors.New("loop broke")}
@@ -117,6 +119,7 @@ func TestLeadErrorGivesLeadershipUp(t *testing.T) {
 }
 
 func TestLeadErrorWithoutOthersRunsAgain(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 1, nil)
 	bad := &term{fail: errors.New("loop broke")}
 	lead(t, c.Leader(), bad)

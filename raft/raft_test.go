@@ -63,6 +63,7 @@ func snapshotOf(t *testing.T, s *state.Store) string {
 }
 
 func TestNewChecksConfig(t *testing.T) {
+	t.Parallel()
 	net := rafttest.NewNetwork()
 	good := func() raft.Config {
 		return raft.Config{NodeID: "a", Addr: "10.0.0.1:2377", Dir: "x", Store: state.New(), Stream: net.Listen("a"), Sealer: rafttest.NewSealer()}
@@ -88,6 +89,7 @@ func TestNewChecksConfig(t *testing.T) {
 }
 
 func TestBeforeRun(t *testing.T) {
+	t.Parallel()
 	r, err := raft.New(raft.Config{NodeID: "a", Addr: "a:1", Dir: t.TempDir(), Store: state.New(), Stream: rafttest.NewNetwork().Listen("a:1"), Sealer: rafttest.NewSealer()})
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +106,7 @@ func TestBeforeRun(t *testing.T) {
 }
 
 func TestSingleManager(t *testing.T) {
+	t.Parallel()
 	reg := prometheus.NewRegistry()
 	c := rafttest.NewCluster(t, 1, func(cfg *raft.Config) { cfg.Registry = reg })
 	m := c.Leader()
@@ -148,6 +151,7 @@ func TestSingleManager(t *testing.T) {
 }
 
 func TestRestartFromDisk(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 1, nil)
 	m := c.Managers[0]
 	if !raft.Exists(m.Dir) {
@@ -176,6 +180,7 @@ func TestRestartFromDisk(t *testing.T) {
 }
 
 func TestRestartWithOtherAddress(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 1, nil)
 	m := c.Managers[0]
 	c.Leader()
@@ -191,6 +196,7 @@ func TestRestartWithOtherAddress(t *testing.T) {
 }
 
 func TestDirectoryInUse(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 1, nil)
 	m := c.Managers[0]
 	r, err := raft.New(raft.Config{NodeID: "b", Addr: "b:1", Dir: m.Dir, Store: state.New(), Stream: c.Net.Listen("b:1"), Sealer: m.Sealer})
@@ -203,6 +209,7 @@ func TestDirectoryInUse(t *testing.T) {
 }
 
 func TestWrongKey(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 1, nil)
 	m := c.Managers[0]
 	c.Propose(create("n1"))
@@ -217,6 +224,7 @@ func TestWrongKey(t *testing.T) {
 }
 
 func TestNothingInClear(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 1, nil)
 	m := c.Managers[0]
 	c.Propose(create("n1"))
@@ -243,6 +251,7 @@ func TestNothingInClear(t *testing.T) {
 }
 
 func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 3, nil)
 	c.Propose(create("n1"))
 	old := c.Leader()
@@ -275,6 +284,7 @@ func TestLeaderKilled(t *testing.T) {
 }
 
 func TestMajorityLost(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 3, nil)
 	leader := c.Leader()
 	for i, m := range c.Managers {
@@ -294,6 +304,7 @@ func TestMajorityLost(t *testing.T) {
 }
 
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 3, nil)
 	c.Propose(create("n1"))
 	old := c.Leader()
@@ -320,6 +331,7 @@ func TestPartition(t *testing.T) {
 }
 
 func TestCatchUpBySnapshot(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 3, func(cfg *raft.Config) { cfg.SnapshotThreshold = 8 })
 	behind := -1
 	for i, m := range c.Managers {
@@ -357,6 +369,7 @@ func TestCatchUpBySnapshot(t *testing.T) {
 }
 
 func TestMembers(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 3, nil)
 	if n := len(c.Leader().Raft.Members()); n != 3 {
 		t.Fatalf("%d members", n)
@@ -401,6 +414,7 @@ func TestMembers(t *testing.T) {
 }
 
 func TestTransferLeadership(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 3, nil)
 	c.Eventually("transfer", func() error {
 		old := c.Leader()
@@ -415,6 +429,7 @@ func TestTransferLeadership(t *testing.T) {
 }
 
 func TestConcurrentProposals(t *testing.T) {
+	t.Parallel()
 	c := rafttest.NewCluster(t, 3, nil)
 	m := c.Leader()
 	const callers, each = 50, 10
