@@ -35,7 +35,7 @@ type LinkConfig struct {
 	File *os.File
 	// MAC is the hardware address of the task's end (Packet only).
 	MAC net.HardwareAddr
-	// MTU of the task's device; zero is the Netstack's own.
+	// MTU of the task's device, for information: it must not be larger than the Netstack's own.
 	MTU int
 	// Flows are the task's connections to VIPs that outlived an earlier agent.
 	// They are put back before the first packet is read, or as soon as
