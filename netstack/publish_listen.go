@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -51,7 +50,7 @@ func (p *pubPort) listen() error {
 	} else {
 		err = p.listenUDP(&lc, addr)
 	}
-	return explainListen(p.key, err)
+	return explainListen(p.key, p.pub.run.h.cfg.PublishAddr, err)
 }
 
 func (p *pubPort) listenTCP(lc *net.ListenConfig, addr string) error {
@@ -101,12 +100,12 @@ func controlUserTimeout(network string, c syscall.RawConn) error {
 }
 
 // explainListen adds to an error of listen who is in the way, or what is needed.
-func explainListen(key portKey, err error) error {
+func explainListen(key portKey, at netip.Addr, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		if who := portHolder(key); who != "" {
+		if who := portHolder(key, at); who != "" {
 			return fmt.Errorf("port %d: address already in use by %s", key.port, who)
 		}
 		return fmt.Errorf("port %d: address already in use", key.port)
@@ -121,66 +120,4 @@ func explainListen(key portKey, err error) error {
 		return fmt.Errorf("port %d: %w", key.port, context.Canceled)
 	}
 	return fmt.Errorf("port %d: %w", key.port, err)
-}
-
-// maxHolderScan bounds the processes looked at for the holder of a port.
-const maxHolderScan = 4096
-
-// portHolder names the process that holds a port ("nginx (pid 812)"), or the user when the process is not ours to see; "" when unknown.
-func portHolder(key portKey) string {
-	inode, uid, ok := socketOf(key)
-	if !ok {
-		return ""
-	}
-	want := "socket:[" + inode + "]"
-	procs, err := os.ReadDir("/proc")
-	if err != nil {
-		return ""
-	}
-	for i, d := range procs {
-		if _, err := strconv.Atoi(d.Name()); err != nil || i > maxHolderScan {
-			continue
-		}
-		if holds("/proc/"+d.Name()+"/fd", want) {
-			name, _ := os.ReadFile("/proc/" + d.Name() + "/comm")
-			return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(name)), d.Name())
-		}
-	}
-	return "a process of uid " + uid
-}
-
-func holds(dir, want string) bool {
-	fds, err := os.ReadDir(dir)
-	if err != nil {
-		return false
-	}
-	for _, fd := range fds {
-		if target, err := os.Readlink(dir + "/" + fd.Name()); err == nil && target == want {
-			return true
-		}
-	}
-	return false
-}
-
-// socketOf finds the inode and the owner of the socket that listens on a port (proc_net_tcp in the kernel's documentation).
-func socketOf(key portKey) (inode, uid string, ok bool) {
-	const tcpListen, udpUnconnected = "0A", "07"
-	state := tcpListen
-	if key.protocol == "udp" {
-		state = udpUnconnected
-	}
-	for _, file := range []string{key.protocol, key.protocol + "6"} {
-		data, err := readCapped("/proc/net/"+file, 4<<20)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(data)) {
-			f := strings.Fields(line)
-			if len(f) < 10 || f[3] != state || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", key.port)) {
-				continue
-			}
-			return f[9], f[7], true
-		}
-	}
-	return "", "", false
 }

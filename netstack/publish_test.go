@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -292,7 +293,10 @@ func TestPublishPortTaken(t *testing.T) {
 	key := fmt.Sprintf("tcp/%d", port)
 	comm, _ := os.ReadFile("/proc/self/comm")
 	want := fmt.Sprintf("port %d: address already in use by %s (pid %d)", port, strings.TrimSpace(string(comm)), os.Getpid())
-	eventually(t, "the port is reported: "+want, func() bool { got := n1.errors.Load(); return got != nil && (*got)[key] == want })
+	eventually(t, "the port is reported", func() bool { return n1.errors.Load() != nil })
+	if got := (*n1.errors.Load())[key]; got != want {
+		t.Fatalf("reported %q, want %q", got, want)
+	}
 	_ = holder.Close()
 	n1.host.live.Load().publish.openAll()
 	eventually(t, "the port is no longer reported", func() bool { return len(*n1.errors.Load()) == 0 })
@@ -300,7 +304,7 @@ func TestPublishPortTaken(t *testing.T) {
 }
 
 func TestExplainListen(t *testing.T) {
-	err := explainListen(portKey{"tcp", 80}, &net.OpError{Op: "listen", Err: syscall.EACCES})
+	err := explainListen(portKey{"tcp", 80}, netip.Addr{}, &net.OpError{Op: "listen", Err: syscall.EACCES})
 	want := "port 80 needs privileges: publish 8080, or lower net.ipv4.ip_unprivileged_port_start"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)
@@ -357,4 +361,24 @@ func TestPeerServerRefuses(t *testing.T) {
 			t.Error("taken")
 		}
 	})
+}
+
+func TestProcAddr(t *testing.T) {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("the samples are of a little-endian machine")
+	}
+	for s, want := range map[string]string{
+		"0100007F:1F90":                         "127.0.0.1:8080",
+		"00000000000000000000000001000000:0050": "[::1]:80",
+		"0000000000000000FFFF00000100007F:0050": "127.0.0.1:80",
+	} {
+		if got, err := procAddr(s); err != nil || got.String() != want {
+			t.Errorf("%s: %s, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"", ":", "zz:0050", "0100007F:", "0100007F:12345"} {
+		if _, err := procAddr(s); err == nil {
+			t.Errorf("%q was taken", s)
+		}
+	}
 }
