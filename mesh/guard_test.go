@@ -94,8 +94,10 @@ func TestGuardHoldsTheReaderBack(t *testing.T) {
 	// Progress lets it go on at once.
 	done := make(chan time.Duration)
 	go func() { done <- read() }()
-	for !g.waiting.Load() {
-		time.Sleep(time.Millisecond)
+	for end := time.Now().Add(stall); !g.waiting.Load(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the reader does not wait")
+		}
 	}
 	g.sent(128)
 	if d := <-done; d >= stall {

@@ -359,6 +359,7 @@ type clock struct {
 	mu     sync.Mutex
 	now    time.Time
 	timers map[chan time.Time]time.Time
+	set    int // timers ever set
 }
 
 func newClock() *clock { return &clock{now: time.Now(), timers: map[chan time.Time]time.Time{}} }
@@ -374,6 +375,7 @@ func (c *clock) Timer(d time.Duration) (<-chan time.Time, func()) {
 	defer c.mu.Unlock()
 	ch := make(chan time.Time, 1)
 	c.timers[ch] = c.now.Add(d)
+	c.set++
 	return ch, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -381,7 +383,8 @@ func (c *clock) Timer(d time.Duration) (<-chan time.Time, func()) {
 	}
 }
 
-func (c *clock) advance(d time.Duration) {
+// advance moves the clock and tells how many timers fired, and how many had been set before.
+func (c *clock) advance(d time.Duration) (fired, set int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
@@ -389,17 +392,28 @@ func (c *clock) advance(d time.Duration) {
 		if !c.now.Before(at) {
 			ch <- c.now
 			delete(c.timers, ch)
+			fired++
+		}
+	}
+	return fired, c.set
+}
+
+// step advances d in small steps. Whoever a timer wakes sets the next one, which the steps after it must see: a step waits
+// for that, but not for ever, since a loop that ends sets none.
+func (c *clock) step(d time.Duration) {
+	const small, patience = 50 * time.Millisecond, 200 * time.Millisecond
+	for ; d > 0; d -= small {
+		fired, set := c.advance(min(d, small))
+		for end := time.Now().Add(patience); c.timersSet() < set+fired && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
 		}
 	}
 }
 
-// step advances d in small steps, so that a timer set by whom an earlier one woke fires too.
-func (c *clock) step(d time.Duration) {
-	const small = 50 * time.Millisecond
-	for ; d > 0; d -= small {
-		c.advance(min(d, small))
-		time.Sleep(2 * time.Millisecond)
-	}
+func (c *clock) timersSet() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.set
 }
 
 func longText(n int) string { return strings.Repeat("x", n) }

@@ -24,7 +24,7 @@ func (p *program) downCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := requestDown(c.Context, node, false); err != nil {
+			if err := requestDown(c.Context, node); err != nil {
 				return err
 			}
 			if err := waitGone(c.Context, node); err != nil {
@@ -58,18 +58,13 @@ func (p *program) leaveCommand() *cli.Command {
 	}
 }
 
-// requestDown asks a node to stop its tasks and itself, and with remove to take everything of its tasks out of the
-// engine, stopped containers too. It is the one request that Docker's API does not have.
-func requestDown(ctx context.Context, node *client.Client, remove bool) error {
+// requestDown asks a node to stop its tasks and itself. It is the one request that Docker's API does not have.
+func requestDown(ctx context.Context, node *client.Client) error {
 	// Any request of Docker's client first, for its way to say that nobody answers.
 	if _, err := node.Ping(ctx); err != nil {
 		return err
 	}
-	address := "http://meshswarm/meshswarm/down"
-	if remove {
-		address += "?remove=true"
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://meshswarm/meshswarm/down", nil)
 	if err != nil {
 		return err
 	}

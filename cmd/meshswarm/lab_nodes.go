@@ -159,7 +159,7 @@ func (l *lab) stop(ctx context.Context, n *labNode) error {
 		return err
 	}
 	defer node.Close()
-	if err := requestDown(ctx, node, true); err != nil {
+	if err := requestDown(ctx, node); err != nil {
 		return fmt.Errorf("stop %s: %w", n.Name, err)
 	}
 	if err := n.Process.wait(ctx); err != nil {
