@@ -7,40 +7,40 @@ import (
 )
 
 // Kind implements Object.
-func (c *Cluster) Kind() Kind  { return KindCluster }
+func (c *Cluster) Kind() Kind { return KindCluster }
 
 // Kind implements Object.
-func (n *Node) Kind() Kind     { return KindNode }
+func (n *Node) Kind() Kind { return KindNode }
 
 // Kind implements Object.
-func (s *Service) Kind() Kind  { return KindService }
+func (s *Service) Kind() Kind { return KindService }
 
 // Kind implements Object.
 func (r *Revision) Kind() Kind { return KindRevision }
 
 // Kind implements Object.
-func (t *Task) Kind() Kind     { return KindTask }
+func (t *Task) Kind() Kind { return KindTask }
 
 // Kind implements Object.
-func (n *Network) Kind() Kind  { return KindNetwork }
+func (n *Network) Kind() Kind { return KindNetwork }
 
 // Key implements Object.
-func (c *Cluster) Key() string  { return ClusterKey }
+func (c *Cluster) Key() string { return ClusterKey }
 
 // Key implements Object.
-func (n *Node) Key() string     { return n.ID }
+func (n *Node) Key() string { return n.ID }
 
 // Key implements Object.
-func (s *Service) Key() string  { return s.ID }
+func (s *Service) Key() string { return s.ID }
 
 // Key implements Object.
 func (r *Revision) Key() string { return RevisionKey(r.ServiceID, r.SpecVersion) }
 
 // Key implements Object.
-func (t *Task) Key() string     { return t.ID }
+func (t *Task) Key() string { return t.ID }
 
 // Key implements Object.
-func (n *Network) Key() string  { return n.ID }
+func (n *Network) Key() string { return n.ID }
 
 // Clone returns a copy that shares nothing with c.
 func (c *Cluster) Clone() *Cluster { return deepClone(c) }
@@ -84,22 +84,22 @@ func (t *Task) Clone() *Task {
 }
 
 // CloneObject implements Object.
-func (c *Cluster) CloneObject() Object  { return c.Clone() }
+func (c *Cluster) CloneObject() Object { return c.Clone() }
 
 // CloneObject implements Object.
-func (n *Node) CloneObject() Object     { return n.Clone() }
+func (n *Node) CloneObject() Object { return n.Clone() }
 
 // CloneObject implements Object.
-func (s *Service) CloneObject() Object  { return s.Clone() }
+func (s *Service) CloneObject() Object { return s.Clone() }
 
 // CloneObject implements Object.
 func (r *Revision) CloneObject() Object { return r.Clone() }
 
 // CloneObject implements Object.
-func (t *Task) CloneObject() Object     { return t.Clone() }
+func (t *Task) CloneObject() Object { return t.Clone() }
 
 // CloneObject implements Object.
-func (n *Network) CloneObject() Object  { return n.Clone() }
+func (n *Network) CloneObject() Object { return n.Clone() }
 
 // deepClone copies everything that p points to, however Docker's spec types grow.
 func deepClone[T any](p *T) *T {
