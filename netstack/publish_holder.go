@@ -57,7 +57,7 @@ func socketOf(key portKey, at netip.Addr) (inode, uid string, ok bool) {
 		state = udpUnconnected
 	}
 	for _, file := range []string{key.protocol, key.protocol + "6"} {
-		data, err := readCapped("/proc/net/"+file, 4<<20)
+		data, err := readCapped("/proc/thread-self/net/"+file, 4<<20)
 		if err != nil {
 			continue
 		}
