@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"time"
@@ -126,8 +125,3 @@ func defaultSpec() swarm.Spec {
 
 // heartbeatPeriod is how often a node and its manager say that they live.
 const heartbeatPeriod = 750 * time.Millisecond
-
-// proposer is what a batch needs to become true (raft.Raft).
-type proposer interface {
-	Propose(ctx context.Context, b state.Batch) (uint64, error)
-}

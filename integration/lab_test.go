@@ -180,17 +180,6 @@ func (l *lab) tryDocker(i int, args ...string) (string, error) {
 	return runCommand("docker", []string{"DOCKER_HOST=" + l.socket(i)}, args...)
 }
 
-// client speaks to node i as any Docker tool does.
-func (l *lab) client(t *testing.T, i int) *client.Client {
-	t.Helper()
-	c, err := client.NewClientWithOpts(client.WithHost(l.socket(i)), client.WithAPIVersionNegotiation())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
 // eventually polls until check gives nil, or fails the test with its last reason.
 func eventually(t *testing.T, limit time.Duration, what string, check func() error) {
 	t.Helper()

@@ -85,7 +85,7 @@ func TestDownUp(t *testing.T) {
 		return nil
 	})
 	l.lab(t, "start", "node2")
-	l.backTo(t, 30*time.Second, "probe", "2/2")
+	l.backTo(t, 30*time.Second, "probe", "2/2 (max 1 per node)")
 
 	l.on(t, 2, "leave")
 	if out := l.engineDo(t, "ps", "-a", "--format", "{{.Names}} {{.Label \"meshswarm.node\"}}", "--filter", "label=meshswarm.task"); strings.Count(out, "probe") > 2 {

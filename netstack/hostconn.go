@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -224,11 +223,3 @@ func setKeepalive(ep tcpip.Endpoint) {
 
 // hostKeepalive is the same for sockets of the host.
 var hostKeepalive = net.KeepAliveConfig{Enable: true, Idle: keepaliveIdle, Interval: keepaliveInterval, Count: keepaliveCount}
-
-// setUserTimeout is a net.Dialer's and net.ListenConfig's Control; accepted connections inherit it.
-func setUserTimeout(network string, fd int) error {
-	if len(network) < 3 || network[:3] != "tcp" {
-		return nil
-	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
-}

@@ -41,7 +41,7 @@ func TestScannerFollowsRealMessages(t *testing.T) {
 	add(appendRequest(t, 3, 10))
 	add(appendRequest(t, 40, 300))
 	add(appendRequest(t, 2, 70_000))
-	add(request(t, 1, &hraft.RequestVoteRequest{Term: 5, Candidate: []byte("b")}))
+	add(request(t, 1, &hraft.RequestVoteRequest{Term: 5, LastLogIndex: 1}))
 	add(request(t, 4, &hraft.RequestPreVoteRequest{Term: 5}))
 	add(request(t, 3, &hraft.TimeoutNowRequest{}))
 	for _, step := range []int{1, 3, 1000, len(all)} {

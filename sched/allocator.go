@@ -189,7 +189,7 @@ func (a *allocator) attach(t *taskInfo) ([]state.Attachment, error) {
 	if s.blocked != "" {
 		return nil, fmt.Errorf("%s", s.blocked)
 	}
-	configs := attachments(t.rev.Spec, s.service.Spec.Networks)
+	configs := attachments(t.rev.Spec)
 	in, err := a.needsIngress(configs, t.rev.Endpoint)
 	if err != nil {
 		return nil, err

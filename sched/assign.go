@@ -96,7 +96,7 @@ func (x *AssignIndex) addService(s *state.Service) {
 			i.addNetwork(vip.NetworkID)
 		}
 	}
-	for _, a := range attachments(s.Spec.TaskTemplate, s.Spec.Networks) {
+	for _, a := range attachments(s.Spec.TaskTemplate) {
 		i.addNetwork(a.Target)
 		if len(a.Aliases) > 0 {
 			if i.Aliases == nil {

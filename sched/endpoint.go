@@ -85,7 +85,7 @@ func (a *allocator) vips(s *serviceInfo) ([]swarm.EndpointVirtualIP, error) {
 		}
 		ids = append(ids, in.network.ID)
 	}
-	for _, c := range attachments(spec.TaskTemplate, spec.Networks) {
+	for _, c := range attachments(spec.TaskTemplate) {
 		if !slices.Contains(ids, c.Target) {
 			ids = append(ids, c.Target)
 		}

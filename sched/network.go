@@ -110,14 +110,10 @@ func (b *board) findIngress() {
 }
 
 // attachments lists what networks the spec wants, each once.
-func attachments(spec swarm.TaskSpec, legacy []swarm.NetworkAttachmentConfig) []swarm.NetworkAttachmentConfig {
-	list := spec.Networks
-	if len(list) == 0 {
-		list = legacy
-	}
+func attachments(spec swarm.TaskSpec) []swarm.NetworkAttachmentConfig {
 	seen := set{}
 	var out []swarm.NetworkAttachmentConfig
-	for _, a := range list {
+	for _, a := range spec.Networks {
 		if _, dup := seen[a.Target]; dup || a.Target == "" {
 			continue
 		}

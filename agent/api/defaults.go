@@ -50,9 +50,9 @@ func normalize(in swarm.ServiceSpec) (swarm.ServiceSpec, error) {
 	}
 	// The deprecated list counts only when the other is empty, as in Docker.
 	if len(s.TaskTemplate.Networks) == 0 {
-		s.TaskTemplate.Networks = s.Networks
+		s.TaskTemplate.Networks = s.Networks //lint:ignore SA1019 old clients use it
 	}
-	s.Networks = nil
+	s.Networks = nil //lint:ignore SA1019 see above
 	s.EndpointSpec = endpointDefaults(s.EndpointSpec)
 	return s, validateService(&s)
 }

@@ -23,12 +23,12 @@ func (b *Backend) GetNodes(opts swarm.NodeListOptions) ([]swarm.Node, error) {
 	}
 	for _, r := range f.Get("role") {
 		if r := strings.ToLower(r); r != "" && r != string(swarm.NodeRoleManager) && r != string(swarm.NodeRoleWorker) {
-			return nil, fmt.Errorf("Invalid role filter: '%s'", r) //nolint:staticcheck // Docker's text
+			return nil, fmt.Errorf("Invalid role filter: '%s'", r) //lint:ignore ST1005 Docker's text
 		}
 	}
 	for _, m := range f.Get("membership") {
 		if m := strings.ToLower(m); m != "" && m != "accepted" && m != "pending" {
-			return nil, fmt.Errorf("Invalid membership filter: '%s'", m) //nolint:staticcheck // Docker's text
+			return nil, fmt.Errorf("Invalid membership filter: '%s'", m) //lint:ignore ST1005 Docker's text
 		}
 	}
 	out := []swarm.Node{}

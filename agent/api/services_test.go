@@ -248,10 +248,11 @@ func TestServiceNetworksAreStoredByID(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := create(t, c, spec("web", func(s *swarm.ServiceSpec) {
-		s.Networks = []swarm.NetworkAttachmentConfig{{Target: "back", Aliases: []string{"www"}}} //nolint:staticcheck // old clients
+		s.Networks = []swarm.NetworkAttachmentConfig{{Target: "back", Aliases: []string{"www"}}} //lint:ignore SA1019 old clients use it
 	}))
 	s := fc.store.View().Service(id)
-	if a := s.Spec.TaskTemplate.Networks; len(a) != 1 || a[0].Target != n.ID || a[0].Aliases[0] != "www" || len(s.Spec.Networks) != 0 { //nolint:staticcheck // see above
+	//lint:ignore SA1019 it must be empty
+	if a := s.Spec.TaskTemplate.Networks; len(a) != 1 || a[0].Target != n.ID || a[0].Aliases[0] != "www" || len(s.Spec.Networks) != 0 {
 		t.Errorf("networks: %+v", s.Spec)
 	}
 }

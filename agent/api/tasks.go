@@ -118,7 +118,8 @@ func desiredStates(values []string) ([]swarm.TaskState, error) {
 		case slices.Contains(knownStates, st):
 			out = append(out, st)
 		case s != "":
-			return nil, fmt.Errorf("Invalid desired-state filter: '%s'", s) //nolint:staticcheck // Docker's text
+			//lint:ignore ST1005 Docker's text
+			return nil, fmt.Errorf("Invalid desired-state filter: '%s'", s)
 		}
 	}
 	return out, nil

@@ -119,7 +119,7 @@ func unsupportedEndpoint(s *swarm.ServiceSpec) string {
 			}
 		}
 	}
-	for _, n := range append(s.TaskTemplate.Networks, s.Networks...) {
+	for _, n := range s.TaskTemplate.Networks {
 		if len(n.DriverOpts) > 0 {
 			return "driver options of a network attachment"
 		}
