@@ -1,7 +1,10 @@
 package integration
 
 import (
+	"bufio"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -132,18 +135,15 @@ func TestAgentRestart(t *testing.T) {
 	}
 	before := started()
 
-	held := make(chan string, 1)
-	go func() {
-		out, err := runCommand("docker", []string{"DOCKER_HOST=" + l.engine}, "exec", client, "/probe", "hold", "server:7000", "/stop")
-		held <- fmt.Sprint(out, err)
-	}()
-	eventually(t, 10*time.Second, "the connection", func() error {
-		out := l.engineDo(t, "top", client)
-		if !strings.Contains(out, "hold") {
-			return fmt.Errorf("no such process:\n%s", out)
+	lines, held := l.hold(t, client, "server:7000")
+	select {
+	case line := <-lines:
+		if !strings.HasPrefix(line, "holding") {
+			t.Fatalf("the holder says %q", line)
 		}
-		return nil
-	})
+	case <-time.After(10 * time.Second):
+		t.Fatal("no connection")
+	}
 	for _, node := range []string{"node1", "node2"} {
 		l.lab(t, "kill", node)
 		l.lab(t, "start", node)
@@ -156,16 +156,16 @@ func TestAgentRestart(t *testing.T) {
 		})
 	}
 	select {
-	case out := <-held:
-		t.Fatalf("the connection ended: %s", out)
+	case err := <-held:
+		t.Fatalf("the connection ended: %v", err)
 	default:
 	}
 	// The file tells the holder to end; it must have got all its answers.
 	l.engineDo(t, "cp", "/etc/hostname", client+":/stop")
 	select {
-	case out := <-held:
-		if !strings.Contains(out, "held") {
-			t.Errorf("the connection broke: %s", out)
+	case line := <-lines:
+		if !strings.HasPrefix(line, "held") {
+			t.Errorf("the connection broke: %s", line)
 		}
 	case <-time.After(40 * time.Second):
 		t.Error("the connection hangs")
@@ -173,4 +173,30 @@ func TestAgentRestart(t *testing.T) {
 	if after := started(); after != before {
 		t.Errorf("containers before and after the restarts:\n%s\n%s", before, after)
 	}
+}
+
+// hold runs the probe's holder in a container until /stop is there. lines is what it prints; held gets the end of the
+// command.
+func (l *lab) hold(t *testing.T, container, addr string) (lines <-chan string, held <-chan error) {
+	t.Helper()
+	cmd := exec.Command("docker", "exec", container, "/probe", "hold", addr, "/stop")
+	cmd.Env = append(os.Environ(), "DOCKER_HOST="+l.engine)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said, ended := make(chan string, 16), make(chan error, 1)
+	go func() {
+		for s := bufio.NewScanner(out); s.Scan(); {
+			said <- s.Text()
+		}
+		ended <- cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it has ended, unless the test failed
+	})
+	return said, ended
 }

@@ -22,6 +22,7 @@ install_packages() {
   command -v newuidmap >/dev/null || missing+=(uidmap)
   command -v rootlesskit >/dev/null || missing+=(rootlesskit)
   command -v slirp4netns >/dev/null || missing+=(slirp4netns)
+  command -v curl >/dev/null || missing+=(curl)
   [ ${#missing[@]} = 0 ] && return
   command -v apt-get >/dev/null || die "install ${missing[*]} first"
   echo "installing ${missing[*]}" >&2
