@@ -24,7 +24,8 @@ const (
 	DefaultMTU = 1420
 )
 
-// Config is what a node needs to know before it starts. The zero value of every field but DataDir and Socket has a default.
+// Config is what a node needs to know before it starts. The zero value of every field but DataDir and Socket has a default:
+// for a node that was here before, what its last start said.
 type Config struct {
 	// DataDir holds everything that must survive a restart; Socket is where the local API listens.
 	DataDir, Socket string

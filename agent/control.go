@@ -118,7 +118,7 @@ func (k *control) join(ctx context.Context) error {
 	if k.member.RaftMember {
 		return nil
 	}
-	k.member.RaftMember = true
+	k.member.joined()
 	return k.member.save(k.settings)
 }
 
@@ -145,7 +145,7 @@ func (k *control) found(ctx context.Context) error {
 	if _, err := k.raft.Propose(ctx, batch); err != nil {
 		return fmt.Errorf("create the swarm: %w", err)
 	}
-	k.member.RaftMember = true
+	k.member.joined()
 	return k.member.save(k.settings)
 }
 

@@ -37,10 +37,10 @@ type membership struct {
 	Managers []string
 	// RaftMember is set once this manager was added to the quorum.
 	RaftMember bool
-	// ListenAddr and the others are the flags of the first start: a later `up` without flags means the same node.
-	ListenAddr, AdvertiseAddr, PublishAddr, Hostname, DockerHost string            `json:",omitempty"`
-	DataPathPort                                                 uint16            `json:",omitempty"`
-	Labels                                                       map[string]string `json:",omitempty"`
+	// ListenAddr and the others are the flags of the last start that went well: a later `up` without flags means the same node.
+	ListenAddr, AdvertiseAddr, PublishAddr, Hostname, DockerHost, TaskDevice string            `json:",omitempty"`
+	DataPathPort                                                             uint16            `json:",omitempty"`
+	Labels                                                                   map[string]string `json:",omitempty"`
 }
 
 func loadMembership(dir string) (membership, error) {
@@ -70,7 +70,7 @@ func (m membership) withFlags(c Config) Config {
 		saved string
 	}{
 		{&c.ListenAddr, m.ListenAddr}, {&c.AdvertiseAddr, m.AdvertiseAddr}, {&c.PublishAddr, m.PublishAddr},
-		{&c.Hostname, m.Hostname}, {&c.DockerHost, m.DockerHost},
+		{&c.Hostname, m.Hostname}, {&c.DockerHost, m.DockerHost}, {&c.TaskDevice, m.TaskDevice},
 	} {
 		if *f.now == "" {
 			*f.now = f.saved
@@ -79,7 +79,7 @@ func (m membership) withFlags(c Config) Config {
 	if c.DataPathPort == 0 {
 		c.DataPathPort = m.DataPathPort
 	}
-	if c.Labels == nil {
+	if len(c.Labels) == 0 {
 		c.Labels = m.Labels
 	}
 	return c
@@ -88,7 +88,7 @@ func (m membership) withFlags(c Config) Config {
 // remember notes this start's command line.
 func (m *membership) remember(c Config) {
 	m.ListenAddr, m.AdvertiseAddr, m.PublishAddr = c.ListenAddr, c.AdvertiseAddr, c.PublishAddr
-	m.Hostname, m.DockerHost, m.DataPathPort, m.Labels = c.Hostname, c.DockerHost, c.DataPathPort, c.Labels
+	m.Hostname, m.DockerHost, m.TaskDevice, m.DataPathPort, m.Labels = c.Hostname, c.DockerHost, c.TaskDevice, c.DataPathPort, c.Labels
 }
 
 // loadAssignments reads what the leader last said. A missing or damaged file is no assignments: the next session brings

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/meshswarm/meshswarm/agent/rpc"
@@ -16,6 +17,8 @@ import (
 
 // member is a node's place in a swarm: who it is, and what it needs to come back.
 type member struct {
+	// mu is held while the membership changes and is written; its Managers never change.
+	mu sync.Mutex
 	membership
 	identity *secrets.Identity
 	// created is set while the swarm is new and its first log entry is not written yet.
@@ -89,11 +92,28 @@ func joinSwarm(ctx context.Context, s settings) (*member, error) {
 	return m, m.save(s)
 }
 
-// save makes the membership durable: from here on the node resumes.
-func (m *member) save(s settings) error {
+// keepFlags makes the membership durable with this start's command line.
+func (m *member) keepFlags(s settings) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.remember(s.Config)
 	if err := m.membership.save(s.DataDir); err != nil {
 		return fmt.Errorf("keep the membership: %w", err)
+	}
+	return nil
+}
+
+// joined notes that the node is in the quorum.
+func (m *member) joined() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.RaftMember = true
+}
+
+// save makes the membership durable: from here on the node resumes.
+func (m *member) save(s settings) error {
+	if err := m.keepFlags(s); err != nil {
+		return err
 	}
 	if err := m.identity.Save(s.path(certDir)); err != nil {
 		return fmt.Errorf("keep the node's certificate: %w", err)

@@ -293,6 +293,12 @@ func (p *parts) announce(ctx context.Context) error {
 		p.settings.Logger.Warn("no manager answers yet: going on with what the leader said last")
 	case <-p.plane.synced:
 	}
+	if p.member.resumed {
+		// What this start was told differently holds from now on, for it went well.
+		if err := p.member.keepFlags(p.settings); err != nil {
+			return err
+		}
+	}
 	id := p.member.identity
 	p.settings.Logger.Info("node is ready", "addr", p.settings.advertise.String())
 	if p.settings.Ready != nil {

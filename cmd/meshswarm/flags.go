@@ -111,6 +111,9 @@ func flagKind(f cli.Flag) (kind, def string) {
 		}
 		return "string", ""
 	case *cli.Uint64Flag:
+		if f.DefaultText != "" {
+			return "uint", f.DefaultText
+		}
 		return "uint", nonZero(f.Value)
 	case *cli.Int64Flag:
 		return "int", nonZero(f.Value)

@@ -15,14 +15,13 @@ import (
 	"github.com/docker/cli/opts"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/meshswarm/meshswarm/agent"
 )
 
-const (
-	controlPort  = "2377"
-	dataPathPort = 4789
-)
+const controlPort = "2377"
 
-// upOptions are the values of up's flags.
+// upOptions are the values of up's flags. What is empty here, the node takes from its last start or from its defaults.
 type upOptions struct {
 	join, token, tokenFile                 string
 	dataDir, socket                        string
@@ -38,8 +37,8 @@ type upOptions struct {
 
 func newUpOptions() *upOptions {
 	return &upOptions{
-		dataDir: defaultDataDir(), socket: defaultSocket(), listenAddr: "0.0.0.0:" + controlPort, dataPathPort: dataPathPort,
-		logLevel: "info", labels: opts.NewListOpts(opts.ValidateLabel), addrPools: opts.NewListOpts(nil),
+		dataDir: defaultDataDir(), socket: defaultSocket(), logLevel: "info",
+		labels: opts.NewListOpts(opts.ValidateLabel), addrPools: opts.NewListOpts(nil),
 	}
 }
 
@@ -47,21 +46,24 @@ func (p *program) upCommand() *cli.Command {
 	o := newUpOptions()
 	ready := flagInt(&o.readyFD, "ready-fd", "").(*cli.Int64Flag)
 	ready.Hidden = true
+	port := flagUint(&o.dataPathPort, "data-path-port", "UDP port of the mesh").(*cli.Uint64Flag)
+	port.DefaultText = strconv.Itoa(agent.DefaultDataPathPort)
 	return &cli.Command{
 		Name: "up", Usage: "Start this machine's node",
-		Description: "The first start creates a swarm, or joins one with --join and --token; later ones resume from disk.\n" +
+		Description: "The first start creates a swarm, or joins one with --join and --token; later ones resume from disk,\n" +
+			"with the flags of the last one where they are not given again.\n" +
 			"SIGTERM stops the node and leaves its tasks running; `meshswarm down` stops both.",
 		Flags: []cli.Flag{
 			flagString(&o.advertiseAddr, "advertise-addr", "Address others reach this node at (ip or ip:port; default: of --listen-addr or of the default route)"),
 			flagString(&o.dataDir, "data-dir", "Folder for what must survive a restart"),
-			flagUint(&o.dataPathPort, "data-path-port", "UDP port of the mesh"),
+			port,
 			flagList(&o.addrPools, "default-addr-pool", "CIDR that subnets of networks are taken from, when the swarm is created (default 10.0.0.0/8)"),
 			flagBool(&o.detach, "detach,d", "Run in the background; return when the node is ready"),
 			flagString(&o.dockerHost, "docker-host", "Docker engine to run tasks on (default: DOCKER_HOST or the engine's usual socket)"),
 			flagString(&o.hostname, "hostname", "Name of this node (default: the machine's)"),
 			flagString(&o.join, "join", "Join the swarm of the manager at HOST:PORT"),
 			flagList(&o.labels, "label", "Engine label of this node (key=value)"),
-			flagString(&o.listenAddr, "listen-addr", "Address of the control port (ip or ip:port)"),
+			flagString(&o.listenAddr, "listen-addr", "Address of the control port (ip or ip:port; default: all addresses, port "+controlPort+")"),
 			flagString(&o.logLevel, "log-level", `What to log ("debug", "info", "warn", "error")`),
 			flagString(&o.publishAddr, "publish-addr", "Address that published ports listen on (default: all)"),
 			flagString(&o.socket, "socket", "Unix socket to listen on for clients"),
@@ -74,6 +76,9 @@ func (p *program) upCommand() *cli.Command {
 			if err := noArgs(c); err != nil {
 				return err
 			}
+			if c.IsSet(port.Name) && o.dataPathPort == 0 {
+				return errDataPathPort
+			}
 			if err := o.settle(p.in); err != nil {
 				return err
 			}
@@ -84,6 +89,8 @@ func (p *program) upCommand() *cli.Command {
 		},
 	}
 }
+
+var errDataPathPort = errors.New("--data-path-port: write a port from 1 to 65535")
 
 // settle checks the options and makes paths absolute, so that they mean the same in another process.
 func (o *upOptions) settle(stdin io.Reader) error {
@@ -97,8 +104,8 @@ func (o *upOptions) settle(stdin io.Reader) error {
 	if err := checkSocketPath(o.socket); err != nil {
 		return err
 	}
-	if o.dataPathPort == 0 || o.dataPathPort > 65535 {
-		return fmt.Errorf("--data-path-port %d: write a port from 1 to 65535", o.dataPathPort)
+	if o.dataPathPort > 65535 {
+		return errDataPathPort
 	}
 	if _, err := parseLevel(o.logLevel); err != nil {
 		return err
@@ -156,11 +163,13 @@ func withPort(addr, port string) string {
 // through standard input.
 func (o *upOptions) flags() []string {
 	list := []string{
-		"--data-dir", o.dataDir, "--socket", o.socket, "--listen-addr", o.listenAddr,
-		"--data-path-port", strconv.FormatUint(o.dataPathPort, 10), "--log-level", o.logLevel,
+		"--data-dir", o.dataDir, "--socket", o.socket, "--log-level", o.logLevel,
+	}
+	if o.dataPathPort != 0 {
+		list = append(list, "--data-path-port", strconv.FormatUint(o.dataPathPort, 10))
 	}
 	for flag, value := range map[string]string{
-		"--advertise-addr": o.advertiseAddr, "--publish-addr": o.publishAddr, "--docker-host": o.dockerHost,
+		"--listen-addr": o.listenAddr, "--advertise-addr": o.advertiseAddr, "--publish-addr": o.publishAddr, "--docker-host": o.dockerHost,
 		"--hostname": o.hostname, "--join": o.join, "--task-device": o.taskDevice,
 	} {
 		if value != "" {
