@@ -119,6 +119,22 @@ func (g *guard) young(now time.Time) bool {
 	return false
 }
 
+// waitingFor returns the peers that came lately and have no session yet, and how long ago they came.
+func (g *guard) waitingFor(now time.Time) map[PublicKey]time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out map[PublicKey]time.Duration
+	for key, p := range g.peers {
+		if age := now.Sub(p.since); !p.up.Load() && age < youngPeer {
+			if out == nil {
+				out = make(map[PublicKey]time.Duration)
+			}
+			out[key] = age
+		}
+	}
+	return out
+}
+
 // observe takes the state of the sessions. fill says that a second is over.
 func (g *guard) observe(status []PeerStatus, now time.Time, fill bool) {
 	g.mu.Lock()

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -198,6 +199,8 @@ const (
 	// watchTicks how many of it pass while there is nothing to expect.
 	watchInterval = 200 * time.Millisecond
 	watchTicks    = 5
+	// urgeFirst and urgeSecond are the ticks of each second in which the two sides ask for a session.
+	urgeFirst, urgeSecond = 1, 3
 )
 
 // watch tells the guard which peers have a session.
@@ -211,6 +214,35 @@ func (m *Mesh) watch(ctx context.Context) error {
 		case now := <-t.C:
 			if fill := n%watchTicks == 0; fill || m.guard.young(now) {
 				m.guard.observe(m.Peers(), time.Now(), fill)
+				m.urge(now)
+			}
+		}
+	}
+}
+
+// urge asks peers that came lately for a session, once a second. WireGuard itself waits five seconds before it asks again,
+// and two nodes that learn of each other at the same moment need that: the first request of one is lost when the other
+// does not know it yet, and when both ask at once each answers the other and nobody begins to speak. The two sides ask
+// half a second apart, the one with the smaller key first.
+func (m *Mesh) urge(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dev == nil {
+		return
+	}
+	self := m.cfg.Key.Public()
+	for key, age := range m.guard.waitingFor(now) {
+		turn := int64(urgeFirst)
+		if bytes.Compare(self[:], key[:]) > 0 {
+			turn = urgeSecond
+		}
+		if int64(age/watchInterval)%watchTicks != turn {
+			continue
+		}
+		if peer := m.dev.LookupPeer(device.NoisePublicKey(key)); peer != nil {
+			peer.ExpireCurrentKeypairs() // forgets the request under way, and when it was sent
+			if err := peer.SendHandshakeInitiation(false); err != nil {
+				m.cfg.Logger.Debug("ask for a session", "peer", key.String(), "err", err)
 			}
 		}
 	}
