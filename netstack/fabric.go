@@ -78,7 +78,7 @@ func (f *fabric) fromLink(l *Link, p *packet) {
 		return
 	}
 	if v, ok := t.vips[dst]; ok {
-		if v.net != net {
+		if v.net != net || net.Ingress { // behind an ingress VIP are other services' tasks
 			f.drop(dropIsolation)
 			return
 		}

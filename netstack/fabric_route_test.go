@@ -32,7 +32,8 @@ func twoNetworks() *Tables {
 	in := Network{ID: "in", Internal: true, Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.18.0/24")}, Gateways: []netip.Addr{addr("10.0.18.1")},
 		Endpoints: []Endpoint{{addr("10.0.18.2"), addr(node1)}}}
 	ing := Network{ID: "ing", Ingress: true, Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/20")}, Gateways: []netip.Addr{addr("10.0.0.1")},
-		Endpoints: []Endpoint{{addr("10.0.0.2"), addr(node1)}, {addr("10.0.0.3"), addr(node1)}, {addr("10.0.0.4"), addr(node2)}}}
+		Endpoints: []Endpoint{{addr("10.0.0.2"), addr(node1)}, {addr("10.0.0.3"), addr(node1)}, {addr("10.0.0.4"), addr(node2)}},
+		VIPs:      []VIP{{Addr: addr("10.0.0.50"), Backends: []Backend{{Addr: addr("10.0.0.3")}}}}}
 	return &Tables{Networks: []Network{a, b, in, ing}}
 }
 
@@ -130,6 +131,8 @@ func TestDrops(t *testing.T) {
 		{"free address", a2, udp("10.0.16.2", "10.0.16.99"), dropNoRoute},
 		{"ingress to ingress", i2, udp("10.0.0.2", "10.0.0.3"), dropIsolation},
 		{"ingress to ingress, other node", i2, udp("10.0.0.2", "10.0.0.4"), dropIsolation},
+		{"ingress to the VIP of another service", i2, udp("10.0.0.2", "10.0.0.50"), dropIsolation},
+		{"ping of the VIP of another service", i2, ping("10.0.0.2", "10.0.0.50"), dropIsolation},
 		{"internal to the outside", in2, udp("10.0.18.2", "192.0.2.1"), dropInternal},
 		{"loopback", a2, udp("10.0.16.2", "127.0.0.1"), dropNotRoutable},
 		{"loopback, IPv6", a2, udp6("fd00:16::2", "::1"), dropNotRoutable},
