@@ -82,7 +82,13 @@ type lab struct {
 // newLab starts a lab and takes it down at the end of the test. The directory's path is short: sockets live in it.
 func newLab(t *testing.T, nodes, managers int) *lab {
 	t.Helper()
-	l := &lab{bin: binary(t), engine: engineHost(t), nodes: nodes}
+	return newLabOn(t, engineHost(t), nodes, managers)
+}
+
+// newLabOn is newLab with an engine of the test's own.
+func newLabOn(t *testing.T, engine string, nodes, managers int) *lab {
+	t.Helper()
+	l := &lab{bin: binary(t), engine: engine, nodes: nodes}
 	dir, err := os.MkdirTemp("", "msw")
 	if err != nil {
 		t.Fatal(err)
