@@ -76,7 +76,8 @@ func TestFailures(t *testing.T) {
 			}
 			return nil
 		})
-		l.backTo(t, 10*time.Second, "probe", "6/6")
+		l.backTo(t, time.Until(dead.Add(10*time.Second)), "probe", "6/6")
+		t.Logf("six replicas again %v after the container's death", time.Since(dead).Round(100*time.Millisecond))
 		checkFailures(t, stop(), dead)
 	})
 
@@ -92,6 +93,7 @@ func TestFailures(t *testing.T) {
 			return nil
 		})
 		l.backTo(t, time.Until(dead.Add(10*time.Second)), "probe", "6/6")
+		t.Logf("six replicas again %v after the node's death", time.Since(dead).Round(100*time.Millisecond))
 		checkFailures(t, stop(), dead)
 	})
 

@@ -64,6 +64,9 @@ func TestMainJob(t *testing.T) {
 			t.Errorf("replica %s answered %d of %d: not an even spread", host, n, requests)
 		}
 	}
+	for i, pid := range l.agents(t) {
+		t.Logf("agent of node%d after the load: %.1f MiB RSS", i+1, float64(procKiB(t, fmt.Sprintf("/proc/%d/status", pid), "VmRSS:"))/1024)
+	}
 	// Each visit is one of redis' numbers, and none is given twice: all replicas count in the same place.
 	visits := map[string]bool{}
 	for _, x := range all {

@@ -18,19 +18,7 @@ const (
 // TestMemory measures idle agents and sandboxes.
 func TestMemory(t *testing.T) {
 	l := newLab(t, 3, 1)
-	var agents []int
-	for line := range strings.Lines(l.lab(t, "ps")) {
-		if f := strings.Fields(line); len(f) > 3 && strings.HasPrefix(f[0], "node") {
-			pid, err := strconv.Atoi(f[3])
-			if err != nil {
-				t.Fatalf("lab ps: %v in %q", err, line)
-			}
-			agents = append(agents, pid)
-		}
-	}
-	if len(agents) != 3 {
-		t.Fatalf("%d agents", len(agents))
-	}
+	agents := l.agents(t)
 	for i, pid := range agents {
 		rss := procKiB(t, fmt.Sprintf("/proc/%d/status", pid), "VmRSS:")
 		t.Logf("idle agent of node%d: %.1f MiB RSS", i+1, float64(rss)/1024)
@@ -39,9 +27,12 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	l.deploy(t, "--name", "idle", "--replicas", "3", imageProbe)
-	sandboxes := strings.Fields(l.engineDo(t, "ps", "-q", "--filter", "label=meshswarm.sandbox"))
-	if len(sandboxes) < 3 {
-		t.Fatalf("%d sandboxes", len(sandboxes))
+	var sandboxes []string
+	for _, task := range strings.Fields(l.on(t, 1, "service", "ps", "-q", "--no-trunc", "idle")) {
+		sandboxes = append(sandboxes, strings.Fields(l.engineDo(t, "ps", "-q", "--filter", "label=meshswarm.sandbox="+task))...)
+	}
+	if len(sandboxes) != 3 {
+		t.Fatalf("%d sandboxes of three tasks", len(sandboxes))
 	}
 	pids := l.engineDo(t, append([]string{"inspect", "--format", "{{.State.Pid}}"}, sandboxes...)...)
 	for _, pid := range strings.Fields(pids) {
@@ -51,6 +42,25 @@ func TestMemory(t *testing.T) {
 			t.Errorf("sandbox %s: %d KiB private, limit %d", pid, private, maxSandboxPrivate)
 		}
 	}
+}
+
+// agents are the nodes' processes.
+func (l *lab) agents(t *testing.T) []int {
+	t.Helper()
+	var pids []int
+	for line := range strings.Lines(l.lab(t, "ps")) {
+		if f := strings.Fields(line); len(f) > 3 && strings.HasPrefix(f[0], "node") {
+			pid, err := strconv.Atoi(f[3])
+			if err != nil {
+				t.Fatalf("lab ps: %v in %q", err, line)
+			}
+			pids = append(pids, pid)
+		}
+	}
+	if len(pids) != l.nodes {
+		t.Fatalf("%d agents of %d nodes", len(pids), l.nodes)
+	}
+	return pids
 }
 
 // procKiB adds up fields of a file under /proc that are given in kB.
