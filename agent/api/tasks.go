@@ -85,10 +85,24 @@ func matchTask(v state.View, f filters.Args, t *state.Task) bool {
 	if f.Contains("label") && (s == nil || !matchLabels(f, "label", s.Spec.Labels)) {
 		return false
 	}
-	if f.Contains("_up-to-date") && (s == nil || s.SpecVersion != t.SpecVersion) {
+	return !f.Contains("_up-to-date") || s != nil && upToDate(v, s, t)
+}
+
+// upToDate tells whether a task follows its service's spec. A task of an older version does where nothing in it that a
+// task follows has changed: the rolling update leaves such a task alone, as Swarm's does. Where only the placement
+// differs, the update decides node by node; what it has left when it ends is up to date.
+func upToDate(v state.View, s *state.Service, t *state.Task) bool {
+	if s.SpecVersion == t.SpecVersion {
+		return true
+	}
+	old, now := v.Revision(s.ID, t.SpecVersion), v.Revision(s.ID, s.SpecVersion)
+	if old == nil || now == nil || !sameJSON(old.Endpoint, now.Endpoint) {
 		return false
 	}
-	return true
+	a, b := old.Spec, now.Spec
+	placed := sameJSON(a.Placement, b.Placement)
+	a.Placement, b.Placement = nil, nil
+	return sameJSON(a, b) && (placed || s.UpdateStatus != nil && s.UpdateStatus.State == swarm.UpdateStateCompleted)
 }
 
 func resolve(terms []string, find func(string) (string, error)) ([]string, error) {

@@ -86,6 +86,23 @@ func TestTasks(t *testing.T) {
 	if got := listTasks(t, c.TaskList, "_up-to-date=true"); got != "db1task" {
 		t.Errorf("up to date after an update: %q", got)
 	}
+	// The way back makes a new version, whose tasks are like the first one's.
+	s = inspect(t, c, web)
+	s.Spec.TaskTemplate.ForceUpdate--
+	if _, err := c.ServiceUpdate(t.Context(), web, s.Version, s.Spec, swarm.ServiceUpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := listTasks(t, c.TaskList, "_up-to-date=true"); got != "db1task web1task web2task" {
+		t.Errorf("up to date after the way back: %q", got)
+	}
+	s = inspect(t, c, web)
+	s.Spec.TaskTemplate.Placement = &swarm.Placement{MaxReplicas: 1}
+	if _, err := c.ServiceUpdate(t.Context(), web, s.Version, s.Spec, swarm.ServiceUpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := listTasks(t, c.TaskList, "_up-to-date=true"); got != "db1task" {
+		t.Errorf("up to date while the update looks at the placement: %q", got)
+	}
 	for filter, is := range map[string]func(error) bool{
 		"service=none": cerrdefs.IsNotFound, "node=none": cerrdefs.IsNotFound, "node=node": cerrdefs.IsInvalidArgument,
 		"desired-state=happy": cerrdefs.IsInternal, "color=red": cerrdefs.IsInvalidArgument,
