@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"time"
@@ -26,25 +24,19 @@ const (
 )
 
 // converge shows how the tasks of a service come up and returns when all of them have run for the monitoring period,
-// or an error when they will not. Ctrl-C ends the showing, not the work.
+// or an error when they will not. Ctrl-C (or SIGTERM) ends the showing, not the work.
 func (p *program) converge(ctx context.Context, node *client.Client, service string, quiet bool) error {
-	// Ctrl-C means something else than the end of the command here.
-	interrupt := make(chan os.Signal, 1)
-	signal.Notify(interrupt, os.Interrupt)
-	defer signal.Stop(interrupt)
-	ctx = context.WithoutCancel(ctx)
-
 	w := &convergence{node: node, service: service, show: newDisplay(p.out, quiet), tick: time.NewTicker(convergePoll)}
 	defer w.tick.Stop()
 	for {
 		done, err := w.step(ctx)
-		if err != nil || done {
+		if (err != nil || done) && ctx.Err() == nil {
 			w.show.close()
 			return err
 		}
 		select {
 		case <-w.tick.C:
-		case <-interrupt:
+		case <-ctx.Done():
 			w.show.close()
 			if w.convergedAt.IsZero() {
 				fmt.Fprintf(p.out, "Operation continuing in background.\nUse `meshswarm service ps %s` to check progress.\n", service)
@@ -73,7 +65,7 @@ func (w *convergence) step(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if done, err := w.updateStatus(service.UpdateStatus); done || err != nil {
+	if done, err := w.updateStatus(service); done || err != nil {
 		return done, err
 	}
 	monitor := defaultMonitor
@@ -97,7 +89,8 @@ func (w *convergence) step(ctx context.Context) (done bool, err error) {
 	return false, w.hopeless(service, tasks)
 }
 
-func (w *convergence) updateStatus(status *swarm.UpdateStatus) (done bool, err error) {
+func (w *convergence) updateStatus(service swarm.Service) (done bool, err error) {
+	status := service.UpdateStatus
 	if status == nil {
 		return false, nil
 	}
@@ -106,7 +99,8 @@ func (w *convergence) updateStatus(status *swarm.UpdateStatus) (done bool, err e
 		// Everything was there before the first look.
 		return w.slots == nil, nil
 	case swarm.UpdateStatePaused:
-		return false, fmt.Errorf("service update paused: %s", status.Message)
+		return false, fmt.Errorf("service update paused: %s\nThe other tasks stay as they were. See `meshswarm service ps --no-trunc %[2]s`, "+
+			"then go on or back with another `meshswarm service update`, as --image with the image that worked.", status.Message, service.Spec.Name)
 	case swarm.UpdateStateRollbackPaused:
 		return false, fmt.Errorf("service rollback paused: %s", status.Message)
 	case swarm.UpdateStateRollbackStarted:

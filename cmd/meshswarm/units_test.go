@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"strings"
@@ -274,5 +275,22 @@ func TestLogLines(t *testing.T) {
 		if (err != nil) != (c.want == "") || out.String() != c.want {
 			t.Errorf("%s: %q, %v", c.name, out.String(), err)
 		}
+	}
+}
+
+// A signal ends the showing with a word about what goes on, even while the node does not answer.
+func TestConvergeInterrupted(t *testing.T) {
+	node, err := dialHost("unix:///nowhere/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out bytes.Buffer
+	if err := (&program{out: &out}).converge(ctx, node, "web", false); err != nil {
+		t.Error(err)
+	}
+	if want := "Operation continuing in background.\nUse `meshswarm service ps web` to check progress.\n"; out.String() != want {
+		t.Errorf("%q, not %q", out.String(), want)
 	}
 }
