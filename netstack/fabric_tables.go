@@ -83,8 +83,12 @@ func (f *fabric) restore(l *Link) {
 		if k.VIP.Addr().Is6() {
 			key.proto |= 0x100
 		}
-		if w, _ := f.flows.lookup(&key); w == nil {
-			f.flows.open(l, v, key, false)
+		w, _ := f.flows.lookup(&key)
+		if w == nil {
+			w, _ = f.flows.open(l, v, key, false)
+		}
+		if w != nil {
+			w.set(flowEstablished)
 		}
 	}
 	l.cfg.Flows = nil

@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -18,7 +19,7 @@ const (
 
 // Idle seconds after which a flow is forgotten.
 const (
-	idleNew         = 60           // SYN seen only
+	idleNew         = 60           // the backend has not answered
 	idleEstablished = 24 * 60 * 60 // as TCP itself, a silent connection may stay for long
 	idleHalfClosed  = 60 * 60      // one FIN
 	idleClosed      = 10           // both FINs, or a RST
@@ -28,7 +29,7 @@ const (
 
 // Bits of flow.state.
 const (
-	flowEstablished = 1 << iota // the backend answered, or the flow was found in mid-stream
+	flowEstablished = 1 << iota // the backend answered, or the flow was restored
 	flowClientFIN
 	flowServerFIN
 	flowRST
@@ -179,7 +180,7 @@ func (t *flowTable) lookup(k *flowKey) (w *flow, forward bool) {
 // the client link's reader and restore call it for a link.
 func (t *flowTable) add(w *flow) bool {
 	if w.link.flows.Load() >= maxLinkFlows || t.count.Load() >= maxFlows {
-		if !t.evict(t.shard(&w.fwd)) {
+		if !t.evict(t.shard(&w.fwd), w.link) {
 			return false
 		}
 	}
@@ -225,16 +226,16 @@ func (t *flowTable) remove(w *flow) {
 	w.link.flows.Add(-1)
 }
 
-// evict makes room in a full table: it removes the flow of the shard that is
-// nearest to its end, but never an established connection.
-func (t *flowTable) evict(s *flowShard) bool {
-	now, left := t.clock.Load(), int64(idleHalfClosed)
+// evict makes room in the shard of a full table for a flow of link l.
+func (t *flowTable) evict(s *flowShard, l *Link) bool {
+	now, mine := t.clock.Load(), l.flows.Load()
 	var victim *flow
+	best := int64(math.MaxInt64)
 	s.mu.Lock()
 	n := 0
 	for _, w := range s.flows {
-		if d := w.last.Load() + w.idle() - now; d < left {
-			victim, left = w, d
+		if rank, ok := w.yields(l, mine, w.last.Load()+w.idle()-now); ok && rank < best {
+			victim, best = w, rank
 		}
 		if n++; n == evictScan {
 			break
@@ -246,6 +247,20 @@ func (t *flowTable) evict(s *flowShard) bool {
 	}
 	t.remove(victim)
 	return true
+}
+
+// yields reports whether w, with left seconds to live, may make room for a flow of link l, which has mine flows, and its rank: the lowest goes.
+// A link takes from itself or from one that has as many, so that none can push out the rest, but first, and then established connections too,
+// from one that has more than twice as many.
+func (w *flow) yields(l *Link, mine, left int64) (rank int64, ok bool) {
+	theirs := w.link.flows.Load()
+	switch {
+	case mine >= maxLinkFlows:
+		return left, w.link == l && left < idleHalfClosed
+	case theirs > 2*mine:
+		return left, true
+	}
+	return left + idleEstablished, left < idleHalfClosed && (w.link == l || theirs >= mine)
 }
 
 // each calls fn for every flow, outside of the locks. buf is scratch.

@@ -54,7 +54,7 @@ func (t *flowTable) open(link *Link, v *vip, k flowKey, fresh bool) (*flow, open
 			break
 		}
 		w := newFlow(link, k, addr)
-		if !fresh || !k.tcp() {
+		if !k.tcp() {
 			w.set(flowEstablished)
 		}
 		if t.add(w) {

@@ -108,6 +108,47 @@ func TestFlowTableIsBounded(t *testing.T) {
 	}
 }
 
+// TestFullFlowTableHasRoomForOthers: two tasks that fill the table with connections leave the third what it needs.
+func TestFullFlowTableHasRoomForOthers(t *testing.T) {
+	ft := newFlowTable()
+	v := &vip{VIP: &VIP{Backends: testBackends(3)}, serving: testBackends(3)}
+	greedy := []*Link{{}, {}}
+	for i := range maxFlows {
+		if w, res := ft.open(greedy[i&1], v, testKey(1+i>>16, i), true); res == openOK {
+			w.set(flowEstablished)
+		}
+	}
+	if n := ft.count.Load(); n != maxFlows {
+		t.Fatalf("%d flows, want a full table", n)
+	}
+	modest := &Link{}
+	for i := range 1000 {
+		w, res := ft.open(modest, v, testKey(9, i), true)
+		if res != openOK {
+			t.Fatalf("flow %d of a modest task: %v", i, res)
+		}
+		if i%2 == 0 {
+			w.set(flowEstablished)
+		}
+	}
+	for i := range 20000 { // what they try now is at their own expense
+		ft.open(greedy[0], v, testKey(4, i), true)
+	}
+	if n := modest.flows.Load(); n != 1000 {
+		t.Errorf("%d flows of the modest task are left of 1000", n)
+	}
+}
+
+// TestMidStreamSegmentIsNoConnection: only an answer of the backend makes a flow one that stays for a day.
+func TestMidStreamSegmentIsNoConnection(t *testing.T) {
+	ft := newFlowTable()
+	v := &vip{VIP: &VIP{Backends: testBackends(3)}, serving: testBackends(3)}
+	w, _ := ft.open(&Link{}, v, testKey(1, 1), false)
+	if got := w.idle(); got != idleNew {
+		t.Errorf("a flow found in mid-stream lives for %d s, want %d", got, idleNew)
+	}
+}
+
 func TestFlowsAge(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
