@@ -5,9 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
 
 	"github.com/docker/cli/templates"
 	"github.com/docker/docker/client"
+	"github.com/docker/go-units"
 )
 
 const inspectUsage = `Format the output: "json" or a Go template`
@@ -63,12 +68,19 @@ func (p *program) printInspected(objects []json.RawMessage, format string) error
 	return err
 }
 
+// prettyFuncs are the words that the templates of --pretty have for amounts, as the docker command writes them.
+var prettyFuncs = template.FuncMap{
+	"cpus":   func(nano int64) string { return strconv.FormatFloat(float64(nano)/1e9, 'f', -1, 64) },
+	"memory": func(bytes int64) string { return units.BytesSize(float64(bytes)) },
+	"ago":    func(t time.Time) string { return strings.ToLower(units.HumanDuration(time.Since(t))) + " ago" },
+}
+
 // inspectRenderer is nil when no template was asked for.
 func inspectRenderer(format string) (func(p *program, object any, raw []byte) error, error) {
 	if format == "" || format == "json" {
 		return nil, nil
 	}
-	tmpl, err := templates.Parse(format)
+	tmpl, err := templates.New("").Funcs(prettyFuncs).Parse(format)
 	if err != nil {
 		return nil, fmt.Errorf("template parsing error: %w", err)
 	}

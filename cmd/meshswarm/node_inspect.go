@@ -70,8 +70,8 @@ Platform:
  Operating System:	{{.Description.Platform.OS}}
  Architecture:		{{.Description.Platform.Architecture}}
 Resources:
- CPUs:			{{.Description.Resources.NanoCPUs}} (nano)
- Memory:		{{.Description.Resources.MemoryBytes}} bytes
+ CPUs:			{{cpus .Description.Resources.NanoCPUs}}
+ Memory:		{{memory .Description.Resources.MemoryBytes}}
 Engine Version:		{{.Description.Engine.EngineVersion}}
 {{- with .Description.Engine.Labels}}
 Engine Labels:

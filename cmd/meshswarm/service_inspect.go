@@ -79,10 +79,10 @@ Service Mode:	{{.ModeName}}
 UpdateStatus:
  State:		{{.State}}
 {{- with .StartedAt}}
- Started:	{{.}}
+ Started:	{{ago .}}
 {{- end}}
 {{- with .CompletedAt}}
- Completed:	{{.}}
+ Completed:	{{ago .}}
 {{- end}}
  Message:	{{.Message}}
 {{- end}}{{end}}
@@ -127,12 +127,22 @@ Mounts:
 {{- end}}{{end}}{{end}}
 {{- with .Spec.TaskTemplate.Resources}}
 Resources:
-{{- with .Reservations}}
- Reservations:	{{.NanoCPUs}} nano CPUs, {{.MemoryBytes}} bytes of memory
+{{- with .Reservations}}{{if or .NanoCPUs .MemoryBytes}}
+ Reservations:
+{{- if .NanoCPUs}}
+  CPU:		{{cpus .NanoCPUs}}
 {{- end}}
-{{- with .Limits}}
- Limits:	{{.NanoCPUs}} nano CPUs, {{.MemoryBytes}} bytes of memory
-{{- end}}{{end}}
+{{- if .MemoryBytes}}
+  Memory:	{{memory .MemoryBytes}}
+{{- end}}{{end}}{{end}}
+{{- with .Limits}}{{if or .NanoCPUs .MemoryBytes}}
+ Limits:
+{{- if .NanoCPUs}}
+  CPU:		{{cpus .NanoCPUs}}
+{{- end}}
+{{- if .MemoryBytes}}
+  Memory:	{{memory .MemoryBytes}}
+{{- end}}{{end}}{{end}}{{end}}
 {{- with .Networks}}
 Networks:	{{join . " "}}
 {{- end}}
