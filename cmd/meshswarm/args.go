@@ -19,9 +19,20 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	if len(args) == 0 {
 		return []string{app.Name}, nil
 	}
-	r := reader{path: app.Name, flags: app.Flags, commands: app.Commands, rest: args[1:]}
+	r := reader{path: app.Name, flags: app.Flags, commands: app.Commands, rest: otherWords(args[1:])}
 	out, err := r.read()
 	return append([]string{args[0]}, out...), err
+}
+
+// otherWords translates what people who know the docker command try first: "help COMMAND" and "--version".
+func otherWords(args []string) []string {
+	switch {
+	case len(args) > 0 && args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case len(args) == 1 && (args[0] == "--version" || args[0] == "-v"):
+		return []string{"version"}
+	}
+	return args
 }
 
 // reader reads the command line of one level of commands.

@@ -85,7 +85,10 @@ func finish(path string, commands []*cli.Command) {
 		c.HideHelpCommand = true
 		c.CustomHelpTemplate = commandHelp
 		full := path + " " + c.Name
-		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError(full, "%w", err) }
+		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
+			// Package flag writes one dash.
+			return usageError(full, "%s", strings.Replace(err.Error(), " for flag -", " for flag --", 1))
+		}
 		if len(c.Subcommands) > 0 {
 			c.CustomHelpTemplate = groupHelp
 			c.Action = group
@@ -136,7 +139,7 @@ func dialHost(host string) (*client.Client, error) {
 	c, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation(),
 		client.WithUserAgent("meshswarm/"+buildVersion()))
 	if err != nil {
-		return nil, fmt.Errorf("use host %q: %w", host, err)
+		return nil, fmt.Errorf("use host %q: %w: write it as unix:///run/meshswarm/meshswarm.sock", host, err)
 	}
 	return c, nil
 }
