@@ -32,6 +32,9 @@ func (p *program) converge(ctx context.Context, node *client.Client, service str
 		done, err := w.step(ctx)
 		if (err != nil || done) && ctx.Err() == nil {
 			w.show.close()
+			for _, c := range w.complaints {
+				fmt.Fprintln(p.err, "warning:", c)
+			}
 			return err
 		}
 		select {
@@ -57,6 +60,8 @@ type convergence struct {
 	before      map[string]bool
 	convergedAt time.Time
 	replicas    int
+	// complaints are what running tasks say is wrong: a published port that their node cannot serve.
+	complaints []string
 }
 
 // step looks once. done: converged and stable, or nothing to wait for.
@@ -122,10 +127,14 @@ func (w *convergence) look(service swarm.Service, tasks []swarm.Task, up map[str
 	newest := currentTasks(tasks, up)
 	w.start(service, len(newest))
 	running := 0
+	w.complaints = nil
 	for _, slot := range sortedSlots(newest) {
 		t := newest[slot]
 		if live(t) && t.Status.State == swarm.TaskStateRunning {
 			running++
+			if t.Status.Err != "" && !slices.Contains(w.complaints, t.Status.Err) {
+				w.complaints = append(w.complaints, t.Status.Err)
+			}
 		}
 		if line, ok := w.line(slot); ok {
 			w.show.set(line, taskLine(t))

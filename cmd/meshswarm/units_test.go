@@ -294,3 +294,17 @@ func TestConvergeInterrupted(t *testing.T) {
 		t.Errorf("%q, not %q", out.String(), want)
 	}
 }
+
+// A service can run while a node cannot serve its port: whoever waits for it is told, once.
+func TestConvergeComplaints(t *testing.T) {
+	task := func(slot int, err string) swarm.Task {
+		return swarm.Task{Slot: slot, NodeID: "n", DesiredState: swarm.TaskStateRunning, Status: swarm.TaskStatus{State: swarm.TaskStateRunning, Err: err}}
+	}
+	replicas := uint64(3)
+	service := swarm.Service{Spec: swarm.ServiceSpec{Mode: swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: &replicas}}}}
+	w := &convergence{show: silent{}}
+	w.look(service, []swarm.Task{task(1, "port 80 is busy"), task(2, ""), task(3, "port 80 is busy")}, map[string]bool{"n": true}, time.Second)
+	if diff := cmp.Diff([]string{"port 80 is busy"}, w.complaints); diff != "" {
+		t.Error(diff)
+	}
+}
