@@ -1,12 +1,18 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // probe runs a probe command inside a task's container and gives its one line; errors are lines too.
@@ -71,6 +77,7 @@ func TestNetwork(t *testing.T) {
 			"at the network gateway": {"b A " + gatewayOf(aAddr) + ":53", "NOERROR " + bVIP},
 			"gateway over TCP":       {"b A tcp:" + gatewayOf(aAddr) + ":53", "NOERROR " + bVIP},
 			"PTR":                    {reverse(b2Addr) + " PTR", "NOERROR " + b2 + "."},
+			"AAAA of an alias":       {"bee AAAA", "NOERROR"},
 		}
 		for name, tt := range tests {
 			t.Run(name, func(t *testing.T) {
@@ -80,8 +87,10 @@ func TestNetwork(t *testing.T) {
 				}
 			})
 		}
-		if got := strings.Fields(l.probe(t, a, "lookup", "tasks.b")); len(got) != 3 {
-			t.Errorf("tasks.b: %v, want both tasks", got)
+		for _, name := range []string{"tasks.b", "tasks.bee"} {
+			if got := strings.Fields(l.probe(t, a, "lookup", name)); len(got) != 3 || !slices.Contains(got, b2Addr) {
+				t.Errorf("%s: %v, want both tasks", name, got)
+			}
 		}
 	})
 
@@ -167,6 +176,48 @@ func TestNetwork(t *testing.T) {
 		}
 	})
 
+	t.Run("ping the outside", func(t *testing.T) {
+		if !mayPing(t) {
+			t.Skip("net.ipv4.ping_group_range does not let this account ping")
+		}
+		if got := l.probe(t, a, "ping", hostAddr(t)); got != "pong" {
+			t.Errorf("ping to the outside: %s", got)
+		}
+		if got := l.probe(t, d, "ping", hostAddr(t)); got == "pong" {
+			t.Error("an internal network pinged the outside")
+		}
+	})
+
+	t.Run("outside DNS", func(t *testing.T) {
+		server := serveNames(t, hostAddr(t))
+		l.deploy(t, "--name", "asker", "--network", "red", "--dns", server, imageProbe)
+		asker := l.anyTask(t, "asker")
+		for question, want := range map[string]string{
+			"host.example.test":                        "NOERROR 198.51.100.1",
+			"host.example.test A tcp:127.0.0.11:53":    "NOERROR 198.51.100.1",
+			"edns.example.test TXT 127.0.0.11:53 1232": `NOERROR "1232"`, // the client's EDNS size reaches the server
+			"edns.example.test TXT 127.0.0.11:53":      `NOERROR "none"`,
+			"nobody.example.test":                      "NXDOMAIN",
+			"b":                                        "NOERROR " + bVIP, // what the swarm knows is not asked outside
+		} {
+			if got := l.probe(t, asker, append([]string{"lookup"}, strings.Fields(question)...)...); got != want {
+				t.Errorf("lookup %s: %s, want %s", question, got, want)
+			}
+		}
+		// An answer that fits no datagram: all of it over TCP, what fits over UDP.
+		if got := strings.Fields(l.probe(t, asker, "lookup", "many.example.test", "A", "tcp:127.0.0.11:53")); len(got) != 1+manyAddrs {
+			t.Errorf("over TCP: %d records, want %d", len(got)-1, manyAddrs)
+		}
+		if got := strings.Fields(l.probe(t, asker, "lookup", "many.example.test")); len(got) < 2 || len(got) > manyAddrs {
+			t.Errorf("over UDP: %d records, want some of %d", len(got)-1, manyAddrs)
+		}
+		// A network without a way out asks nobody there.
+		l.deploy(t, "--name", "mute", "--network", "closed", "--dns", server, imageProbe)
+		if got := l.probe(t, l.anyTask(t, "mute"), "lookup", "host.example.test"); strings.Contains(got, "198.51.100.1") {
+			t.Errorf("an internal network asked outside: %s", got)
+		}
+	})
+
 	t.Run("published", func(t *testing.T) {
 		for i := 1; i <= 2; i++ {
 			c, err := net.Dial("udp", net.JoinHostPort(addrOf(i), "9000"))
@@ -193,6 +244,84 @@ func TestNetwork(t *testing.T) {
 			t.Errorf("host-mode port answers where no task runs: %s", out)
 		}
 	})
+}
+
+// mayPing tells whether this account, and so its nodes, may open ping sockets (icmp(7)).
+func mayPing(t *testing.T) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ping_group_range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var from, to int
+	if _, err := fmt.Sscan(string(b), &from, &to); err != nil {
+		t.Fatal(err)
+	}
+	groups, err := os.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(append(groups, os.Getgid()), func(g int) bool { return from <= g && g <= to })
+}
+
+// manyAddrs is how many addresses many.example.test has: too many for a datagram.
+const manyAddrs = 300
+
+// serveNames is a name server of the outside, at port 53 because a service's --dns has no port.
+func serveNames(t *testing.T, addr string) string {
+	t.Helper()
+	answer := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) {
+		m := new(dns.Msg).SetReply(req)
+		q, size := req.Question[0], dns.MinMsgSize
+		head := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 1}
+		edns := req.IsEdns0()
+		if edns != nil {
+			size = int(edns.UDPSize())
+			m.SetEdns0(dns.DefaultMsgSize, false)
+		}
+		switch {
+		case q.Name == "edns.example.test." && edns == nil:
+			m.Answer = append(m.Answer, &dns.TXT{Hdr: head, Txt: []string{"none"}})
+		case q.Name == "edns.example.test.":
+			m.Answer = append(m.Answer, &dns.TXT{Hdr: head, Txt: []string{fmt.Sprint(size)}})
+		case q.Name == "host.example.test.":
+			m.Answer = append(m.Answer, &dns.A{Hdr: head, A: net.IPv4(198, 51, 100, 1)})
+		case q.Name == "many.example.test.":
+			for i := range manyAddrs {
+				m.Answer = append(m.Answer, &dns.A{Hdr: head, A: net.IPv4(198, 51, byte(i>>8), byte(i))})
+			}
+		default:
+			m.Rcode = dns.RcodeNameError
+		}
+		if w.LocalAddr().Network() == "udp" {
+			m.Truncate(size)
+		}
+		_ = w.WriteMsg(m) // a client that went away asks again
+	})
+	grams, err := net.ListenPacket("udp", net.JoinHostPort(addr, "53"))
+	if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EADDRINUSE) {
+		t.Skipf("no name server can be played here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams, err := net.Listen("tcp", net.JoinHostPort(addr, "53"))
+	if err != nil {
+		grams.Close()
+		t.Fatal(err)
+	}
+	for _, s := range []*dns.Server{{PacketConn: grams, Handler: answer}, {Listener: streams, Handler: answer}} {
+		up, ended := make(chan struct{}), make(chan error, 1)
+		s.NotifyStartedFunc = func() { close(up) }
+		go func() { ended <- s.ActivateAndServe() }()
+		<-up
+		t.Cleanup(func() {
+			if err := errors.Join(s.Shutdown(), <-ended); err != nil {
+				t.Errorf("name server: %v", err)
+			}
+		})
+	}
+	return addr
 }
 
 func gatewayOf(addr string) string {

@@ -61,7 +61,10 @@ func (n *soleNode) do(t *testing.T, args ...string) string {
 }
 
 // terminate is what a service manager does: SIGTERM.
-func (n *soleNode) terminate(t *testing.T) {
+func (n *soleNode) terminate(t *testing.T) { t.Helper(); n.end(t, syscall.SIGTERM) }
+
+// end sends a signal that ends the node, and waits until it is gone.
+func (n *soleNode) end(t *testing.T, sig syscall.Signal) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(n.dir, "d", "lock"))
 	if err != nil {
@@ -71,7 +74,7 @@ func (n *soleNode) terminate(t *testing.T) {
 	if err := json.Unmarshal(b, &owner); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(owner.PID, syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(owner.PID, sig); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 15*time.Second, "the node's end", func() error {
@@ -112,9 +115,10 @@ func TestResume(t *testing.T) {
 		t.Errorf("the first up says:\n%s", out)
 	}
 	n.do(t, "service", "create", "--name", "kept", "--publish", "8111:8080", "--constraint", "engine.labels.disk==ssd", imageProbe)
+	kept := n.do(t, "service", "ps", "--no-trunc", "--format", "{{.Name}}.{{.ID}}", "kept")
 	look := func() string {
 		return n.do(t, "node", "inspect", "--format", "{{.ID}} {{.Description.Hostname}} {{.Description.Engine.Labels.disk}} {{.ManagerStatus.Addr}} {{.Status.Addr}}", "self") +
-			"\n" + l.engineDo(t, "inspect", "--format", "{{.ID}} {{.State.StartedAt}} {{.State.Running}}", n.do(t, "service", "ps", "--no-trunc", "--format", "{{.Name}}.{{.ID}}", "kept"))
+			"\n" + l.engineDo(t, "inspect", "--format", "{{.ID}} {{.State.StartedAt}} {{.State.Running}}", kept)
 	}
 	first := look()
 	if !strings.Contains(first, " sole ssd 127.0.0.71:2477 127.0.0.71\n") {
@@ -130,7 +134,7 @@ func TestResume(t *testing.T) {
 	serves("127.0.0.72")
 
 	n.terminate(t)
-	if out := l.engineDo(t, "ps", "--format", "{{.Names}}", "--filter", "name=kept.1."); strings.Count(out, "\n") != 1 {
+	if out := l.engineDo(t, "ps", "--format", "{{.Names}}", "--filter", "name="+kept); strings.Count(out, "\n") != 1 {
 		t.Errorf("after SIGTERM the task is not running: %q", out)
 	}
 	if out := n.up(t); !strings.Contains(out, "is back in swarm") {
@@ -160,7 +164,7 @@ func TestResume(t *testing.T) {
 
 	// Down stops the tasks and keeps the membership.
 	n.do(t, "down")
-	if out := l.engineDo(t, "ps", "-q", "--filter", "name=kept.1."); out != "" {
+	if out := l.engineDo(t, "ps", "-q", "--filter", "name="+kept); out != "" {
 		t.Errorf("after `down` a task runs: %s", out)
 	}
 	n.up(t)
@@ -172,5 +176,60 @@ func TestResume(t *testing.T) {
 	})
 	if now := containers(); now != neighbours {
 		t.Errorf("the other swarm's containers:\n%s\nbefore:\n%s", now, neighbours)
+	}
+}
+
+// TestRemovedNode: a dead node can be removed; when it comes back it stops what it ran, says what happened, and can join
+// again once it has left.
+func TestRemovedNode(t *testing.T) {
+	l := newLab(t, 1, 1)
+	join := func() []string {
+		return []string{"--join", addrOf(1) + ":2377", "--token", strings.TrimSpace(l.on(t, 1, "join-token", "-q", "worker"))}
+	}
+	n := newSoleNode(t, l)
+	n.up(t, append(join(), "--listen-addr", "127.0.0.76", "--publish-addr", "127.0.0.76", "--hostname", "lost", "--docker-host", l.engine)...)
+	l.deploy(t, "--name", "probe", "--replicas", "2", "--replicas-max-per-node", "1", imageProbe)
+	task := l.taskOn(t, "probe", "lost")
+	id := strings.TrimSpace(l.on(t, 1, "node", "inspect", "--format", "{{.ID}}", "lost"))
+
+	if out, err := l.run("-H", l.socket(1), "node", "rm", "lost"); err == nil || !strings.Contains(out, "is not down") {
+		t.Errorf("a node that is up was removed: %v\n%s", err, out)
+	}
+	n.end(t, syscall.SIGKILL)
+	eventually(t, 10*time.Second, "removal of the dead node", func() error {
+		out, err := l.run("-H", l.socket(1), "node", "rm", "lost")
+		if err != nil {
+			return fmt.Errorf("%s %w", out, err)
+		}
+		return nil
+	})
+	if out := l.on(t, 1, "node", "ls", "-q"); strings.Contains(out, id) {
+		t.Errorf("removed, and still listed:\n%s", out)
+	}
+	l.psShows(t, "probe", "Orphaned")
+	if out := l.engineDo(t, "ps", "-q", "--filter", "name="+task); out == "" {
+		t.Error("the dead node's task does not run on: nothing is left to be stopped")
+	}
+
+	n.up(t)
+	eventually(t, 20*time.Second, "the returned node's tasks stopped", func() error {
+		if out := l.engineDo(t, "ps", "-q", "--filter", "name="+task); out != "" {
+			return fmt.Errorf("%s runs", task)
+		}
+		return nil
+	})
+	out, err := runCommand("docker", []string{"DOCKER_HOST=" + n.host}, "info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}")
+	if err != nil || !strings.HasPrefix(out, "error ") || !strings.Contains(out, "removed from the swarm") || !strings.Contains(out, "leave --force") {
+		t.Errorf("the removed node says: %v %s", err, out)
+	}
+	if out := l.on(t, 1, "node", "ls", "-q"); strings.Contains(out, id) {
+		t.Errorf("it is listed again:\n%s", out)
+	}
+
+	n.do(t, "leave", "--force")
+	n.up(t, append(join(), "--listen-addr", "127.0.0.76", "--publish-addr", "127.0.0.76", "--hostname", "lost", "--docker-host", l.engine)...)
+	l.backTo(t, 30*time.Second, "probe", "2/2 (max 1 per node)")
+	if again := strings.TrimSpace(l.on(t, 1, "node", "inspect", "--format", "{{.ID}}", "lost")); again == id {
+		t.Error("the node joined again under the identity that was removed")
 	}
 }

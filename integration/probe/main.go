@@ -122,7 +122,7 @@ func get(args []string) error {
 	return err
 }
 
-// lookup NAME [TYPE] [SERVER]: the code of the answer and its records, one line.
+// lookup NAME [TYPE] [SERVER] [EDNS-SIZE]: the code of the answer and its records, one line.
 func lookup(args []string) error {
 	qtype, server := dns.TypeA, "127.0.0.11:53"
 	if len(args) > 1 {
@@ -137,6 +137,13 @@ func lookup(args []string) error {
 	}
 	m := new(dns.Msg)
 	m.SetQuestion(dns.Fqdn(args[0]), qtype)
+	if len(args) > 3 {
+		size, err := strconv.ParseUint(args[3], 10, 16)
+		if err != nil {
+			return err
+		}
+		m.SetEdns0(uint16(size), false)
+	}
 	c := &dns.Client{Net: network, Timeout: timeout}
 	r, _, err := c.Exchange(m, server)
 	if err != nil {
