@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -225,7 +226,7 @@ func (p *parts) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	run := func(fn func(context.Context) error) { g.Go(func() error { return fn(ctx) }) }
 	run(p.netstack.Run)
-	run(p.mesh.Run)
+	run(p.runMesh)
 	run(p.executor.Run)
 	run(p.worker.Run)
 	run(p.plane.run)
@@ -241,6 +242,14 @@ func (p *parts) run(ctx context.Context) error {
 	p.attacher.Close()
 	p.client.Close()
 	return errors.Join(err, p.engine.Close())
+}
+
+func (p *parts) runMesh(ctx context.Context) error {
+	err := p.mesh.Run(ctx)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: another node or program holds it; choose another with --data-path-port", err)
+	}
+	return err
 }
 
 // runSession keeps the session. A node that was removed stops its tasks and says so; its socket goes on, so that a person

@@ -126,7 +126,7 @@ func (b *Backend) RemoveNode(id string, force bool) error {
 			return nil, invalid("node %s is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal", n.ID)
 		}
 		if !force && n.Status.State == swarm.NodeStateReady {
-			return nil, invalid("node %s is not down and can't be removed", n.ID)
+			return nil, invalid("node %s is not down and can't be removed: let it leave (`meshswarm leave` there), or use --force", n.ID)
 		}
 		ops := []state.Op{{Action: state.Delete, Object: n, Expected: n.Modified}}
 		if old := v.Cluster(); old != nil {

@@ -65,7 +65,7 @@ func TestRemoveNode(t *testing.T) {
 	remove := func(id string, force bool) error {
 		return c.NodeRemove(t.Context(), id, swarm.NodeRemoveOptions{Force: force})
 	}
-	wantError(t, remove("node2", false), cerrdefs.IsInvalidArgument, "is not down and can't be removed")
+	wantError(t, remove("node2", false), cerrdefs.IsInvalidArgument, "is not down and can't be removed: let it leave")
 	wantError(t, remove("node1", true), cerrdefs.IsInvalidArgument, "is a member of the raft cluster")
 	wantError(t, remove("node9", true), cerrdefs.IsNotFound, "node node9 not found")
 	n := fc.store.View().Node(testWorker).Clone()

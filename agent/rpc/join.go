@@ -27,6 +27,9 @@ const (
 func Join(ctx context.Context, addr, token string, req JoinRequest) (*secrets.Identity, JoinResponse, error) {
 	id, resp, err := join(ctx, (&net.Dialer{Timeout: dialTimeout}).DialContext, addr, token, req)
 	if err != nil {
+		if errors.Is(err, ErrUnreachable) {
+			err = fmt.Errorf("%w: is that node up, and its port open from here?", err)
+		}
 		return nil, JoinResponse{}, fmt.Errorf("join %s: %w", addr, err)
 	}
 	return id, resp, nil

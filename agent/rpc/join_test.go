@@ -3,6 +3,7 @@ package rpc
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,7 +93,7 @@ func TestJoin(t *testing.T) {
 		}
 	})
 	t.Run("unreachable", func(t *testing.T) {
-		if _, _, err := Join(t.Context(), "127.0.0.1:1", token, JoinRequest{}); !errors.Is(err, ErrUnreachable) {
+		if _, _, err := Join(t.Context(), "127.0.0.1:1", token, JoinRequest{}); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "is that node up") {
 			t.Error(err)
 		}
 	})
