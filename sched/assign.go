@@ -129,7 +129,7 @@ func (x *AssignIndex) addTask(t *state.Task) {
 		Addrs: make(map[string][]netip.Addr, len(t.Networks)),
 	}}
 	if r := x.view.Revision(t.ServiceID, t.SpecVersion); r != nil {
-		e.Hostname = hostname(r.Spec.ContainerSpec)
+		e.Hostname = x.hostname(t, s, r.Spec.ContainerSpec)
 		e.published, _ = publishes(r.Endpoint)
 	}
 	for _, l := range t.Networks {
@@ -156,12 +156,21 @@ func endpointState(t *state.Task, s *state.Service) (state.EndpointState, bool) 
 	return state.EndpointServing, true
 }
 
-// hostname is what the container calls itself, if that is known before it runs.
-func hostname(c *swarm.ContainerSpec) string {
-	if c == nil || slices.Contains([]byte(c.Hostname), '{') {
+// hostname is what the container calls itself. One that cannot be worked out is none here; the node refuses its task.
+func (x *AssignIndex) hostname(t *state.Task, s *state.Service, c *swarm.ContainerSpec) string {
+	n := x.view.Node(t.NodeID)
+	if c == nil || c.Hostname == "" || n == nil {
 		return ""
 	}
-	return c.Hostname
+	var labels map[string]string
+	if s != nil {
+		labels = s.Spec.Labels
+	}
+	name, err := state.NewPlaceholders(t, labels, n.Description.Hostname, n.Description.Platform).Expand(c.Hostname)
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 // Assign is everything that a node must know.

@@ -82,6 +82,28 @@ func TestAssign(t *testing.T) {
 	}
 }
 
+// TestAssignHostnames: other tasks learn the host name that a container gets, its placeholders filled in.
+func TestAssignHostnames(t *testing.T) {
+	s := &scenario{world: newWorld(t), specs: map[string]map[string][]string{}}
+	defer s.close()
+	s.command([]string{"node", "n1"})
+	s.command([]string{"network", "front", "subnet=10.1.0.0/24"})
+	s.command([]string{"service", "plain", "network=front", "hostname=alpha"})
+	s.command([]string{"service", "web", "network=front", "replicas=2", "hostname={{.Service.Name}}-{{.Task.Slot}}"})
+	s.command([]string{"service", "none", "network=front"})
+	s.settle()
+	a := Assign(s.store.View(), "n1")
+	for _, want := range []struct {
+		service string
+		slot    int
+		name    string
+	}{{"plain", 1, "alpha"}, {"web", 1, "web-1"}, {"web", 2, "web-2"}, {"none", 1, ""}} {
+		if got := a.Endpoints[s.task(want.service, want.slot).ID].Hostname; got != want.name {
+			t.Errorf("%s.%d is called %q, want %q", want.service, want.slot, got, want.name)
+		}
+	}
+}
+
 func check(t *testing.T, what string, got []string, want ...string) {
 	t.Helper()
 	if d := cmp.Diff(want, got, cmpopts.SortSlices(func(a, b string) bool { return a < b })); d != "" {

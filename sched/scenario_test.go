@@ -306,6 +306,7 @@ func serviceSpec(name string, o map[string][]string) swarm.ServiceSpec {
 		spec.TaskTemplate.Placement.Platforms = append(spec.TaskTemplate.Placement.Platforms, swarm.Platform{Architecture: a, OS: "linux"})
 	}
 	spec.TaskTemplate.Placement.Constraints = slices.Clone(o["constraint"])
+	spec.TaskTemplate.ContainerSpec.Hostname = one(o, "hostname", "")
 	for _, n := range o["network"] {
 		n, alias, ok := strings.Cut(n, ":")
 		a := swarm.NetworkAttachmentConfig{Target: "net-" + n}
