@@ -149,6 +149,11 @@ func (k *control) found(ctx context.Context) error {
 	return k.member.save(k.settings)
 }
 
+// RemoveManager implements api.Cluster.
+func (c clusterView) RemoveManager(ctx context.Context, id string) error {
+	return c.raft.RemoveManager(ctx, id)
+}
+
 // logSource reads a task's output from its node (dispatch.Dispatcher).
 type logSource interface {
 	Logs(ctx context.Context, nodeID string, req dispatch.LogRequest) (io.ReadCloser, error)

@@ -285,20 +285,26 @@ const (
 	engineTimeout = 10 * time.Second
 	// readyTimeout is how long a node that comes back waits for a manager before it calls itself ready without one.
 	readyTimeout = 15 * time.Second
+	// startTimeout is how long a first start may take.
+	startTimeout = time.Minute
 )
 
 // announce tells that the node is ready: the leader has told it what to do, or, for one that comes back, nobody did.
 func (p *parts) announce(ctx context.Context) error {
-	var late <-chan time.Time
+	limit := startTimeout
 	if p.member.resumed {
-		t := time.NewTimer(readyTimeout)
-		defer t.Stop()
-		late = t.C
+		limit = readyTimeout
 	}
+	late := time.NewTimer(limit)
+	defer late.Stop()
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-late:
+	case <-late.C:
+		if !p.member.resumed {
+			return fmt.Errorf("no manager took this node in within %v: do the others reach it, and it itself, at %s? Check --advertise-addr and --listen-addr",
+				limit, p.settings.advertise)
+		}
 		p.settings.Logger.Warn("no manager answers yet: going on with what the leader said last")
 	case <-p.plane.synced:
 	}

@@ -54,6 +54,20 @@ func TestManagers(t *testing.T) {
 		t.Errorf("published port on the returned manager: %v %s", err, out)
 	}
 	l.on(t, leader, "service", "rm", "first")
+
+	// One that never comes back is taken out of the quorum.
+	dead := fmt.Sprintf("node%d", leader)
+	l.lab(t, "kill", dead)
+	eventually(t, 15*time.Second, "the dead manager removed", func() error {
+		out, err := l.run("-H", l.socket(other), "node", "rm", "--force", dead)
+		if err != nil {
+			return fmt.Errorf("%s %w", out, err)
+		}
+		return nil
+	})
+	if out := l.on(t, other, "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"); strings.Contains(out, dead) {
+		t.Errorf("nodes after the removal:\n%s", out)
+	}
 }
 
 // leader is the number of the node that leads, as node i sees it.

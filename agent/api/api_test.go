@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -140,6 +141,11 @@ func (c *fakeCluster) setLeader(id string) {
 }
 
 func (c *fakeCluster) Members() []Member { return c.members }
+
+func (c *fakeCluster) RemoveManager(_ context.Context, id string) error {
+	c.members = slices.DeleteFunc(c.members, func(m Member) bool { return m.ID == id })
+	return nil
+}
 
 func (c *fakeCluster) Logs(ctx context.Context, nodeID, taskID string, o LogOptions) (io.ReadCloser, bool, error) {
 	c.mu.Lock()

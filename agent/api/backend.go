@@ -39,6 +39,8 @@ func (b *Backend) manager() (Cluster, error) {
 		return nil, unavailable(textNotInSwarm)
 	case st.State == swarm.LocalNodeStateLocked:
 		return nil, unavailable(textLocked)
+	case st.State == swarm.LocalNodeStateError:
+		return nil, unavailable("%s", st.Error)
 	case st.Manager || st.NodeID == "":
 		return nil, unavailable(textPreparing)
 	}

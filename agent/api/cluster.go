@@ -22,6 +22,8 @@ type Cluster interface {
 	IsLeader() bool
 	// Members are the raft members.
 	Members() []Member
+	// RemoveManager takes a manager out of raft, on the leader. The rest must keep a quorum.
+	RemoveManager(ctx context.Context, nodeID string) error
 	// Logs streams the log of a task from its node: the engine's own stream, with timestamps if asked for, multiplexed
 	// (Docker's 8-byte frames) unless tty. An unreachable node is an error, soon.
 	Logs(ctx context.Context, nodeID, taskID string, o LogOptions) (stream io.ReadCloser, tty bool, err error)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -123,7 +124,9 @@ func (b *Backend) RemoveNode(id string, force bool) error {
 			return nil, err
 		}
 		if slices.ContainsFunc(c.Members(), func(m Member) bool { return m.ID == n.ID }) {
-			return nil, invalid("node %s is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal", n.ID)
+			if err := b.removeManager(c, n, force); err != nil {
+				return nil, err
+			}
 		}
 		if !force && n.Status.State == swarm.NodeStateReady {
 			return nil, invalid("node %s is not down and can't be removed: let it leave (`meshswarm leave` there), or use --force", n.ID)
@@ -134,6 +137,23 @@ func (b *Backend) RemoveNode(id string, force bool) error {
 		}
 		return ops, nil
 	})
+}
+
+// removeManager takes a manager that is down for good out of the quorum: it cannot leave by itself. One that runs is told
+// to leave.
+func (b *Backend) removeManager(c Cluster, n *state.Node, force bool) error {
+	switch {
+	case n.Status.State != swarm.NodeStateDown:
+		return invalid("node %s is a cluster manager and is a member of the raft cluster: let it leave (`meshswarm leave --force` there)", n.ID)
+	case !force:
+		return invalid("node %s is a cluster manager that is down, and is a member of the raft cluster: if it never comes back, remove it with --force", n.ID)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	if err := c.RemoveManager(ctx, n.ID); err != nil {
+		return fmt.Errorf("take manager %s out of the quorum: %w", n.ID, err)
+	}
+	return nil
 }
 
 // banNode keeps a removed node's certificate out until it ends, and forgets the ended ones.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +9,8 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/raft/state"
 )
 
 func TestNodes(t *testing.T) {
@@ -67,6 +70,17 @@ func TestRemoveNode(t *testing.T) {
 	}
 	wantError(t, remove("node2", false), cerrdefs.IsInvalidArgument, "is not down and can't be removed: let it leave")
 	wantError(t, remove("node1", true), cerrdefs.IsInvalidArgument, "is a member of the raft cluster")
+	dead := fc.store.View().Node(testNode).Clone()
+	dead.ID, dead.Description.Hostname, dead.Status.State, dead.Mesh.Addr = "deadmanager", "node8", swarm.NodeStateDown, netip.Addr{}
+	fc.apply(t, state.Op{Action: state.Create, Object: dead})
+	fc.members = append(fc.members, Member{ID: dead.ID, Addr: "192.0.2.8:2377", Voter: true})
+	wantError(t, remove("node8", false), cerrdefs.IsInvalidArgument, "remove it with --force")
+	if err := remove("node8", true); err != nil {
+		t.Errorf("remove a dead manager: %v", err)
+	}
+	if len(fc.members) != 1 || fc.store.View().Node(dead.ID) != nil {
+		t.Errorf("after its removal: %v", fc.members)
+	}
 	wantError(t, remove("node9", true), cerrdefs.IsNotFound, "node node9 not found")
 	n := fc.store.View().Node(testWorker).Clone()
 	n.Status.State = swarm.NodeStateDown

@@ -105,7 +105,7 @@ func (w *convergence) updateStatus(service swarm.Service) (done bool, err error)
 		return w.slots == nil, nil
 	case swarm.UpdateStatePaused:
 		return false, fmt.Errorf("service update paused: %s\nThe other tasks stay as they were. See `meshswarm service ps --no-trunc %[2]s`, "+
-			"then go on or back with another `meshswarm service update`, as --image with the image that worked.", status.Message, service.Spec.Name)
+			"then go on or back with another `meshswarm service update`, as --image with the image that worked", status.Message, service.Spec.Name)
 	case swarm.UpdateStateRollbackPaused:
 		return false, fmt.Errorf("service rollback paused: %s", status.Message)
 	case swarm.UpdateStateRollbackStarted:

@@ -44,6 +44,12 @@ func (p *program) versionCommand() *cli.Command {
 			switch server, err := node.ServerVersion(c.Context); {
 			case err == nil:
 				v.Node, v.APIVersion = server.Version, server.APIVersion
+				// The top-level version is the engine's, for clients that read it; the node's own is a component.
+				for _, c := range server.Components {
+					if c.Name == "meshswarm" {
+						v.Node = c.Version
+					}
+				}
 			case !client.IsErrConnectionFailed(err):
 				return err
 			}

@@ -117,7 +117,7 @@ func unpack(ctx context.Context, debs, full string, packages []string) error {
 	download := exec.CommandContext(ctx, "apt-get", append([]string{"download", "-q"}, names...)...)
 	download.Dir = debs
 	if out, err := download.CombinedOutput(); err != nil {
-		return fmt.Errorf("apt-get download: %w: run `apt-get update` as root first\n%s", err, bytes.TrimSpace(out))
+		return fmt.Errorf("%s\napt-get download: %w: %s", lastLines(out), err, aptHint)
 	}
 	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
 	if err != nil {
@@ -140,10 +140,27 @@ func closure(ctx context.Context, packages []string) ([]string, error) {
 		"depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances",
 	}, packages...)
 	out, err := exec.CommandContext(ctx, "apt-cache", args...).Output()
+	if err != nil && os.Getuid() == 0 {
+		// A new machine has no package lists yet.
+		if out, err := exec.CommandContext(ctx, "apt-get", "update", "-q").CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%s\napt-get update: %w: %s", lastLines(out), err, aptHint)
+		}
+		out, err = exec.CommandContext(ctx, "apt-cache", args...).Output()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("apt-cache depends %s: %w: run `apt-get update` as root first", strings.Join(packages, " "), err)
+		return nil, fmt.Errorf("apt-cache depends %s: %w: %s", strings.Join(packages, " "), err, aptHint)
 	}
 	return parseDepends(string(out)), nil
+}
+
+// aptHint is what a person can do when apt does not deliver.
+const aptHint = "the example images are made from Debian packages: check the network, and run `apt-get update` as root"
+
+// lastLines is the end of what a program said: apt says a line per package, and the reason last.
+func lastLines(out []byte) []byte {
+	const most = 5
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-most):], []byte("\n"))
 }
 
 // parseDepends takes the package names, which start in the first column, out of apt-cache's tree. Names in angle
