@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -272,6 +273,28 @@ func TestRestartKeepsConnections(t *testing.T) {
 	defer net.mu.Unlock()
 	if net.attached[at.Task.ID] != 2 {
 		t.Errorf("attached %d times", net.attached[at.Task.ID])
+	}
+}
+
+// A task whose sandbox runs but cannot be reached any more has no network after a restart of the agent: it fails.
+func TestRestartWithoutTheSandboxFolder(t *testing.T) {
+	t.Parallel()
+	dir := ""
+	n := newNode(t, engine(t), func(cfg *docker.Config) { cfg.SandboxTimeout, dir = 2*time.Second, cfg.Dir })
+	at := attach(tasktest.NewTask("run"), "net1", "10.0.16.9/24")
+	run(t, n.life(t), at)
+	if err := os.RemoveAll(filepath.Join(dir, "sandboxes", at.Task.ID)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := n.life(t).Controller(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err = c.Wait(ctx)
+	if err == nil || errors.Is(err, task.ErrTemporary) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("wait: %v, want an error that ends the task", err)
 	}
 }
 

@@ -65,6 +65,8 @@ type Config struct {
 	// Kind of all devices: empty for TUN where it works and packet sockets elsewhere. With KindPacket, /dev/net/tun is not
 	// passed to sandboxes.
 	Kind sandbox.Kind
+	// SandboxTimeout is how long a sandbox that runs may keep silent before its task fails; 30 s when zero.
+	SandboxTimeout time.Duration
 	// RegistryAuth returns the X-Registry-Auth header for pulling an image, empty for none. Optional.
 	RegistryAuth func(image string) string
 	Logger       *slog.Logger
@@ -100,6 +102,9 @@ func New(cfg Config) (*Executor, error) {
 	}
 	if cfg.MTU == 0 {
 		cfg.MTU = defaultMTU
+	}
+	if cfg.SandboxTimeout == 0 {
+		cfg.SandboxTimeout = defaultSandboxTimeout
 	}
 	if cfg.Binary == "" {
 		cfg.Binary = "/proc/self/exe"

@@ -20,11 +20,14 @@ import (
 )
 
 const (
-	setupTimeout = 30 * time.Second
-	setupSlice   = time.Second
+	defaultSandboxTimeout = 30 * time.Second
+	setupSlice            = time.Second
 )
 
-var errSandboxDied = errors.New("sandbox died")
+var (
+	errSandboxDied   = errors.New("sandbox died")
+	errSandboxSilent = errors.New("sandbox does not answer")
+)
 
 func sandboxName(taskID string) string { return "meshswarm-sandbox-" + taskID }
 
@@ -124,12 +127,13 @@ func (c *controller) adopt(ctx context.Context) error {
 	return nil
 }
 
-// handover asks the sandbox for its descriptors, as long as it lives.
+// handover asks the sandbox for its descriptors, as long as it lives and the agent has patience. A sandbox that runs and is never heard of, for
+// its folder is gone, has no network for its task any more.
 func (c *controller) handover(ctx context.Context) (*sandbox.Handover, error) {
-	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	patience, cancel := context.WithTimeout(ctx, c.e.cfg.SandboxTimeout)
 	defer cancel()
 	for {
-		slice, done := context.WithTimeout(ctx, setupSlice)
+		slice, done := context.WithTimeout(patience, setupSlice)
 		h, err := sandbox.Ask(slice, c.e.dir(c.id))
 		done()
 		if err == nil {
@@ -138,7 +142,10 @@ func (c *controller) handover(ctx context.Context) (*sandbox.Handover, error) {
 		if dead := c.sandboxAlive(ctx); dead != nil {
 			return nil, dead
 		}
-		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		switch {
+		case patience.Err() != nil: // not %w: a deadline means "try again", and that was done
+			return nil, fmt.Errorf("%w: %v", errSandboxSilent, err)
+		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, fmt.Errorf("ask the sandbox for its devices: %w", err)
 		}
 	}
