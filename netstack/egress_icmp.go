@@ -2,14 +2,11 @@ package netstack
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
@@ -23,8 +20,8 @@ const (
 	icmpEchoRequest6 = 128
 )
 
-// pinger carries echo requests to the outside by the kernel's unprivileged ICMP sockets (icmp(7), net.ipv4.ping_group_range), one for each run of
-// ping, told apart by source, destination and identifier.
+// pinger carries echo requests to the outside by the host's ICMP sockets (openPing), one for each run of ping, told apart by source, destination and
+// identifier.
 type pinger struct {
 	run  *hostRun
 	open func(dst netip.Addr) (net.Conn, error)
@@ -206,30 +203,4 @@ func ipHeader(src, dst netip.Addr, proto uint8, payload int) []byte {
 		PayloadLength: uint16(payload), TransportProtocol: header.ICMPv6ProtocolNumber, HopLimit: 64, SrcAddr: tcpipAddr(src), DstAddr: tcpipAddr(dst),
 	})
 	return h
-}
-
-// openPing opens an ICMP socket connected to dst.
-func openPing(dst netip.Addr) (net.Conn, error) {
-	family, proto := unix.AF_INET, unix.IPPROTO_ICMP
-	var to unix.Sockaddr
-	if dst.Is4() {
-		to = &unix.SockaddrInet4{Addr: dst.As4()}
-	} else {
-		family, proto = unix.AF_INET6, unix.IPPROTO_ICMPV6
-		to = &unix.SockaddrInet6{Addr: dst.As16()}
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
-	if err != nil {
-		return nil, fmt.Errorf("open ICMP socket: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "ping")
-	defer f.Close()
-	if err := unix.Connect(fd, to); err != nil {
-		return nil, fmt.Errorf("connect ICMP socket to %s: %w", dst, err)
-	}
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, fmt.Errorf("use ICMP socket: %w", err)
-	}
-	return c, nil
 }
