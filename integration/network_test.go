@@ -241,6 +241,9 @@ func TestNetwork(t *testing.T) {
 		if out, err := fetch("http://127.0.0.2:9100/", 5*time.Second); err != nil {
 			t.Errorf("host-mode port where the task runs: %v %s", err, out)
 		}
+		if out := l.on(t, 1, "service", "ps", "h", "--format", "{{.Ports}}"); strings.TrimSpace(out) != "*:9100->8080/tcp" {
+			t.Errorf("service ps shows the host-mode port as %q", out)
+		}
 		if out, err := fetch("http://127.0.0.1:9100/", 5*time.Second); err == nil {
 			t.Errorf("host-mode port answers where no task runs: %s", out)
 		}

@@ -108,9 +108,31 @@ func (v *taskView) task(t *state.Task) swarm.Task {
 		}
 		out.NetworksAttachments = append(out.NetworksAttachments, na)
 	}
+	if t.Status.State == swarm.TaskStateRunning {
+		out.Status.PortStatus.Ports = v.hostPorts(t)
+	}
 	if t.Status.State == swarm.TaskStateRunning && t.DesiredState == swarm.TaskStateRunning {
 		if e := v.portErrors(t.ServiceID); e != "" && out.Status.Err == "" {
 			out.Status.Err = e
+		}
+	}
+	return out
+}
+
+// hostPorts are the ports that a task's node publishes for it alone.
+func (v *taskView) hostPorts(t *state.Task) []swarm.PortConfig {
+	r := v.Revision(t.ServiceID, t.SpecVersion)
+	if r == nil || r.Endpoint == nil {
+		return nil
+	}
+	var taken map[string]string
+	if n := v.Node(t.NodeID); n != nil {
+		taken = n.PortErrors
+	}
+	var out []swarm.PortConfig
+	for _, p := range r.Endpoint.Ports {
+		if _, no := taken[portName(p)]; !no && !ingress(p) {
+			out = append(out, p)
 		}
 	}
 	return out
@@ -124,7 +146,7 @@ func (v *taskView) portErrors(serviceID string) string {
 	var parts []string
 	if s := v.Service(serviceID); s != nil && visibleService(s) {
 		for _, p := range s.Endpoint.Ports {
-			key := fmt.Sprintf("%d/%s", p.PublishedPort, protocol(p))
+			key := portName(p)
 			for _, n := range v.Nodes() {
 				if why, ok := n.PortErrors[key]; ok && n.Status.State != swarm.NodeStateDown {
 					parts = append(parts, fmt.Sprintf("port %s is not served on %s: %s", key, nodeName(n), why))
@@ -143,6 +165,9 @@ func nodeName(n *state.Node) string {
 	}
 	return n.ID
 }
+
+// portName is how nodes name a published port.
+func portName(p swarm.PortConfig) string { return fmt.Sprintf("%d/%s", p.PublishedPort, protocol(p)) }
 
 // protocol of a port, TCP when left out.
 func protocol(p swarm.PortConfig) swarm.PortConfigProtocol {

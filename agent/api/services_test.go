@@ -190,6 +190,7 @@ func TestCreateServiceRefused(t *testing.T) {
 			s.Mode = swarm.ServiceMode{Global: &swarm.GlobalService{}, Replicated: &swarm.ReplicatedService{}}
 		}), cerrdefs.IsInvalidArgument, "only one service mode"},
 		{"global", spec("x", func(s *swarm.ServiceSpec) { s.Mode.Global = &swarm.GlobalService{} }), cerrdefs.IsNotImplemented, `mode "global" is not supported yet`},
+		{"host port of the node's choice", spec("x", publish(0, "host")), cerrdefs.IsNotImplemented, "without naming the published port (published=PORT) is not supported yet"},
 		{"job", spec("x", func(s *swarm.ServiceSpec) { s.Mode.ReplicatedJob = &swarm.ReplicatedJob{} }), cerrdefs.IsNotImplemented, `"replicated-job"`},
 		{"secret", spec("x", container(func(c *swarm.ContainerSpec) { c.Secrets = []*swarm.SecretReference{{}} })), cerrdefs.IsNotImplemented, "secrets"},
 		{"constraint", spec("x", func(s *swarm.ServiceSpec) {

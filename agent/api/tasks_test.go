@@ -113,6 +113,30 @@ func TestTasks(t *testing.T) {
 	}
 }
 
+// TestTaskPorts: a running task tells its host-mode ports, but none that its node cannot serve.
+func TestTaskPorts(t *testing.T) {
+	fc, c := startManager(t)
+	web := create(t, c, spec("web", publish(8080, ""), publish(9100, "host"), publish(9101, "host")))
+	node := fc.store.View().Node(testWorker).Clone()
+	node.PortErrors = map[string]string{"9101/tcp": "address already in use"}
+	fc.change(t, node)
+	addTask(t, fc, web, "up", 1, swarm.TaskStateRunning, swarm.TaskStateRunning)
+	addTask(t, fc, web, "soon", 2, swarm.TaskStateStarting, swarm.TaskStateRunning)
+	for id, want := range map[string][]uint32{"up": {9100}, "soon": nil} {
+		task, _, err := c.TaskInspectWithRaw(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []uint32
+		for _, p := range task.Status.PortStatus.Ports {
+			got = append(got, p.PublishedPort)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: ports %v, want %v", id, got, want)
+		}
+	}
+}
+
 func listTasks(t *testing.T, list func(context.Context, swarm.TaskListOptions) ([]swarm.Task, error), filter string) string {
 	t.Helper()
 	f := filters.NewArgs()

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/registry"
@@ -116,6 +117,9 @@ func unsupportedEndpoint(s *swarm.ServiceSpec) string {
 		for _, p := range s.EndpointSpec.Ports {
 			if p.Protocol == swarm.PortConfigProtocolSCTP {
 				return "publishing an SCTP port"
+			}
+			if !ingress(p) && p.PublishedPort == 0 {
+				return fmt.Sprintf("publishing port %d in host mode without naming the published port (published=PORT)", p.TargetPort)
 			}
 		}
 	}
