@@ -66,6 +66,8 @@ type Info struct {
 	Socket, AdvertiseAddr string
 	// Created: this start made the swarm. Resumed: the node was a member before.
 	Created, Resumed bool
+	// Problem is why the node runs and is of no use: it was removed from the swarm. Empty when all is well.
+	Problem string
 }
 
 // settings is a Config with its defaults filled and its addresses parsed.

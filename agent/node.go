@@ -80,11 +80,13 @@ type parts struct {
 	session  *dispatch.Client
 	api      *api.Server
 	control  *control // nil on workers
+	// removed is closed when the swarm says that this node is no member any more.
+	removed chan struct{}
 }
 
 // build constructs a node's parts. Nothing runs yet, nothing is open.
 func build(s settings, m *member, end func(error)) (*parts, error) {
-	p := &parts{settings: s, member: m, plane: newPlane(m.identity.NodeID(), s.Logger), badge: newBadge(m.identity, s.path(certDir))}
+	p := &parts{settings: s, member: m, removed: make(chan struct{}), plane: newPlane(m.identity.NodeID(), s.Logger), badge: newBadge(m.identity, s.path(certDir))}
 	seal, err := secrets.NewSealer(m.identity.StorageKey())
 	if err != nil {
 		return nil, fmt.Errorf("the node's storage key: %w", err)
@@ -252,8 +254,8 @@ func (p *parts) runMesh(ctx context.Context) error {
 	return err
 }
 
-// runSession keeps the session. A node that was removed stops its tasks and says so; its socket goes on, so that a person
-// can see why and make it leave.
+// runSession keeps the session. A node that was removed stops its tasks, closes its published ports and says so; its socket
+// goes on, so that a person can see why and make it leave.
 func (p *parts) runSession(ctx context.Context) error {
 	err := p.session.Run(ctx)
 	if !errors.Is(err, rpc.ErrRemoved) {
@@ -261,7 +263,8 @@ func (p *parts) runSession(ctx context.Context) error {
 	}
 	p.settings.Logger.Error("this node was removed from the swarm", "err", err)
 	p.local.fail(err.Error())
-	return p.worker.Stop(ctx)
+	close(p.removed)
+	return errors.Join(p.worker.Stop(ctx), p.plane.clear(p.settings.path(assignmentsFile)))
 }
 
 // checkEngine refuses a first start without an engine: the address is wrong, or there is none. Later on a node waits for
@@ -307,6 +310,9 @@ func (p *parts) announce(ctx context.Context) error {
 		}
 		p.settings.Logger.Warn("no manager answers yet: going on with what the leader said last")
 	case <-p.plane.synced:
+	case <-p.removed:
+		p.ready(p.local.Status().Error)
+		return nil
 	}
 	if p.member.resumed {
 		// What this start was told differently holds from now on, for it went well.
@@ -314,13 +320,19 @@ func (p *parts) announce(ctx context.Context) error {
 			return err
 		}
 	}
-	id := p.member.identity
 	p.settings.Logger.Info("node is ready", "addr", p.settings.advertise.String())
-	if p.settings.Ready != nil {
-		p.settings.Ready(Info{
-			NodeID: id.NodeID(), SwarmID: id.SwarmID(), Manager: p.control != nil, Socket: p.settings.Socket,
-			AdvertiseAddr: p.settings.advertise.String(), Created: p.member.created != nil, Resumed: p.member.resumed,
-		})
-	}
+	p.ready("")
 	return nil
+}
+
+// ready tells whoever started the node that it serves its socket.
+func (p *parts) ready(problem string) {
+	if p.settings.Ready == nil {
+		return
+	}
+	id := p.member.identity
+	p.settings.Ready(Info{
+		NodeID: id.NodeID(), SwarmID: id.SwarmID(), Manager: p.control != nil, Socket: p.settings.Socket, Problem: problem,
+		AdvertiseAddr: p.settings.advertise.String(), Created: p.member.created != nil, Resumed: p.member.resumed,
+	})
 }

@@ -2,8 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"sync"
 	"time"
 
@@ -83,6 +87,15 @@ func (p *plane) apply(a state.Assignments) {
 		p.log.Error("set the mesh's peers", "err", err)
 	}
 	p.tasks(a.Tasks)
+}
+
+// clear forgets all assignments, also those on disk: the node is no member any more.
+func (p *plane) clear(path string) error {
+	p.apply(state.Assignments{})
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget the assignments: %w", err)
+	}
+	return nil
 }
 
 func sameTasks(a, b map[string]state.AssignedTask) bool {

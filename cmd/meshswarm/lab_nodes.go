@@ -41,6 +41,9 @@ func (l *lab) start(ctx context.Context, n *labNode, from *join) error {
 		return fmt.Errorf("start %s: it ended right after its start; its log is %s", n.Name, n.logPath())
 	}
 	n.Joined = true
+	if node.info.Problem != "" {
+		return fmt.Errorf("%s runs, but %s", n.Name, node.info.Problem)
+	}
 	return nil
 }
 

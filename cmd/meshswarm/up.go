@@ -250,6 +250,10 @@ func (p *program) upDetached(ctx context.Context, o *upOptions) error {
 
 // greet tells a person what they need next.
 func (p *program) greet(ctx context.Context, info nodeInfo) {
+	if info.Problem != "" {
+		fmt.Fprintf(p.err, "Node %s runs, but %s\n", info.NodeID, info.Problem)
+		return
+	}
 	how := "joined"
 	switch {
 	case info.Created:
