@@ -140,6 +140,26 @@ func (s *Server) connectNetwork(ctx context.Context, w http.ResponseWriter, r *h
 	return s.proxy(ctx, w, r, vars)
 }
 
+// createContainer lets the engine make a container, unless it is to be in a network that only the swarm has: the engine
+// would say that there is no such network.
+func (s *Server) createContainer(ctx context.Context, w http.ResponseWriter, r *http.Request, vars map[string]string) error {
+	var req struct {
+		HostConfig       struct{ NetworkMode string }
+		NetworkingConfig struct{ EndpointsConfig map[string]json.RawMessage }
+	}
+	if err := peek(r, &req); err != nil {
+		return err
+	}
+	for _, n := range s.backend.networks() {
+		_, byName := req.NetworkingConfig.EndpointsConfig[n.Name]
+		_, byID := req.NetworkingConfig.EndpointsConfig[n.ID]
+		if byName || byID || req.HostConfig.NetworkMode == n.Name || req.HostConfig.NetworkMode == n.ID {
+			return notSupported("running a single container in the swarm network %s is not supported yet: run it as a service", n.Name)
+		}
+	}
+	return s.proxy(ctx, w, r, vars)
+}
+
 // pruneNetworks removes unused networks of the swarm (by the leader) and of this node's engine.
 func (s *Server) pruneNetworks(ctx context.Context, w http.ResponseWriter, r *http.Request, vars map[string]string) error {
 	if err := httputils.ParseForm(r); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
@@ -202,4 +203,31 @@ func TestNetworksOfAWorker(t *testing.T) {
 	_, err = c.NetworkCreate(t.Context(), "new", network.CreateOptions{Driver: "overlay"})
 	wantError(t, err, cerrdefs.IsUnavailable, "Worker nodes can't be used")
 	wantError(t, c.NetworkRemove(t.Context(), "back"), cerrdefs.IsUnavailable, "Worker nodes can't be used")
+}
+
+// A container of the engine's own cannot be in a network that only the swarm has, and is told so.
+func TestCreateContainerInSwarmNetwork(t *testing.T) {
+	_, c := startManager(t)
+	n, err := c.NetworkCreate(t.Context(), "back", network.CreateOptions{Driver: "overlay", Attachable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		host *container.HostConfig
+		net  *network.NetworkingConfig
+	}{
+		"by name":      {host: &container.HostConfig{NetworkMode: "back"}},
+		"by ID":        {host: &container.HostConfig{NetworkMode: container.NetworkMode(n.ID)}},
+		"one of many":  {net: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"bridge": {}, "back": {}}}},
+		"with aliases": {host: &container.HostConfig{NetworkMode: "back"}, net: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"back": {Aliases: []string{"x"}}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := c.ContainerCreate(t.Context(), &container.Config{Image: "busybox"}, tt.host, tt.net, nil, "")
+			wantError(t, err, cerrdefs.IsNotImplemented, "single container in the swarm network back")
+		})
+	}
+	_, err = c.ContainerCreate(t.Context(), &container.Config{Image: "busybox"}, &container.HostConfig{NetworkMode: "bridge"}, nil, nil, "")
+	if cerrdefs.IsNotImplemented(err) {
+		t.Errorf("a container in the engine's own network: %v", err)
+	}
 }

@@ -71,6 +71,7 @@ func (s *Server) allRoutes() []route {
 	add(http.MethodPost, "/networks/{id}/disconnect", mixed, s.connectNetwork)
 	add(http.MethodDelete, "/networks/{id}", mixed, s.deleteNetwork)
 	add(http.MethodGet, "/containers/json", here, s.listContainers)
+	add(http.MethodPost, "/containers/create", here, s.createContainer)
 	add(http.MethodPost, "/volumes/create", here, s.createVolume)
 	add(http.MethodPut, "/volumes/{name}", here, s.updateVolume)
 	add(http.MethodPost, "/meshswarm/down", here, s.down)
