@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 
 	"github.com/meshswarm/meshswarm/agent/rpc"
@@ -55,36 +54,19 @@ func (g *Guard) Allowed(p secrets.Peer, access rpc.Access) error {
 
 // Run follows the store until ctx ends.
 func (g *Guard) Run(ctx context.Context) error {
-	for {
-		view, watch := g.store.ViewAndWatch()
+	return g.store.Follow(ctx, func(view state.View) {
 		if c := view.Cluster(); c != nil {
 			for id := range c.RemovedNodes {
 				g.cutOff(id, "removed")
 			}
 		}
-		err := g.follow(ctx, watch)
-		watch.Close()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if !errors.Is(err, state.ErrLagged) {
-			return err
-		}
-	}
-}
-
-func (g *Guard) follow(ctx context.Context, watch *state.Watch) error {
-	for {
-		commits, err := watch.Next(ctx)
-		if err != nil {
-			return err
-		}
+	}, func(commits []state.Commit) {
 		for _, c := range commits {
 			for _, change := range c.Changes {
 				g.judge(change)
 			}
 		}
-	}
+	})
 }
 
 func (g *Guard) judge(c state.Change) {

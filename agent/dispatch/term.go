@@ -133,37 +133,19 @@ func (t *term) alive(s *session) {
 // observe follows the store: it keeps the deadlines in step with the nodes that are there, and tells the sessions that
 // something has changed.
 func (t *term) observe(ctx context.Context) error {
-	grace := gracePeriods * t.cfg.Period
-	for {
-		view, watch := t.cfg.Store.ViewAndWatch()
+	return t.cfg.Store.Follow(ctx, func(view state.View) {
 		for _, n := range view.Nodes() {
-			t.expect(n, grace)
+			t.expect(n, gracePeriods*t.cfg.Period)
 		}
 		t.pokeAll()
-		err := t.follow(ctx, watch)
-		watch.Close()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if !errors.Is(err, state.ErrLagged) {
-			return err
-		}
-	}
-}
-
-func (t *term) follow(ctx context.Context, watch *state.Watch) error {
-	for {
-		commits, err := watch.Next(ctx)
-		if err != nil {
-			return err
-		}
+	}, func(commits []state.Commit) {
 		for _, c := range commits {
 			for _, change := range c.Changes {
 				t.noteNode(change)
 			}
 		}
 		t.pokeAll()
-	}
+	})
 }
 
 // noteNode takes note of a change of a node.

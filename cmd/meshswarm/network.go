@@ -12,6 +12,7 @@ import (
 	"github.com/docker/cli/cli/command/formatter"
 	"github.com/docker/cli/opts"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 	"github.com/fvbommel/sortorder"
 	"github.com/urfave/cli/v2"
 )
@@ -245,18 +246,11 @@ func (p *program) networkInspect() *cli.Command {
 			flagString(&format, "format,f", inspectUsage),
 			flagBool(&verbose, "verbose,v", "Verbose output for diagnostics"),
 		},
-		Action: func(c *cli.Context) error {
-			if err := minArgs(c, 1); err != nil {
-				return err
-			}
-			node, err := p.client()
-			if err != nil {
-				return err
-			}
+		Action: p.onNode(1, func(c *cli.Context, node *client.Client) error {
 			return p.inspect(c.Args().Slice(), format, func(name string) (any, []byte, error) {
 				return node.NetworkInspectWithRaw(c.Context, name, network.InspectOptions{Verbose: verbose})
 			})
-		},
+		}),
 	}
 }
 
@@ -265,14 +259,7 @@ func (p *program) networkRemove() *cli.Command {
 	return &cli.Command{
 		Name: "rm", Aliases: []string{"remove"}, Usage: "Remove one or more networks", ArgsUsage: "NETWORK [NETWORK...]",
 		Flags: []cli.Flag{flagBool(&force, "force,f", "Do not error if the network does not exist")},
-		Action: func(c *cli.Context) error {
-			if err := minArgs(c, 1); err != nil {
-				return err
-			}
-			node, err := p.client()
-			if err != nil {
-				return err
-			}
+		Action: p.onNode(1, func(c *cli.Context, node *client.Client) error {
 			return p.each(c.Args().Slice(), func(name string) error {
 				err := node.NetworkRemove(c.Context, name)
 				if force && errdefs.IsNotFound(err) {
@@ -280,6 +267,6 @@ func (p *program) networkRemove() *cli.Command {
 				}
 				return err
 			})
-		},
+		}),
 	}
 }

@@ -169,18 +169,11 @@ func (p *program) nodeRemove() *cli.Command {
 	return &cli.Command{
 		Name: "rm", Aliases: []string{"remove"}, Usage: "Remove one or more nodes from the swarm", ArgsUsage: "NODE [NODE...]",
 		Flags: []cli.Flag{flagBool(&force, "force,f", "Force remove a node from the swarm")},
-		Action: func(c *cli.Context) error {
-			if err := minArgs(c, 1); err != nil {
-				return err
-			}
-			node, err := p.client()
-			if err != nil {
-				return err
-			}
+		Action: p.onNode(1, func(c *cli.Context, node *client.Client) error {
 			return p.each(c.Args().Slice(), func(name string) error {
 				return node.NodeRemove(c.Context, name, swarm.NodeRemoveOptions{Force: force})
 			})
-		},
+		}),
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"github.com/docker/docker/client"
 	"github.com/urfave/cli/v2"
 )
 
@@ -15,14 +16,7 @@ func (p *program) nodeInspect() *cli.Command {
 			flagString(&format, "format,f", inspectUsage),
 			flagBool(&pretty, "pretty", "Print the information in a human friendly format"),
 		},
-		Action: func(c *cli.Context) error {
-			if err := minArgs(c, 1); err != nil {
-				return err
-			}
-			node, err := p.client()
-			if err != nil {
-				return err
-			}
+		Action: p.onNode(1, func(c *cli.Context, node *client.Client) error {
 			if pretty && format != "" {
 				return errors.New("--format is incompatible with human friendly format")
 			}
@@ -36,7 +30,7 @@ func (p *program) nodeInspect() *cli.Command {
 				}
 				return node.NodeInspectWithRaw(c.Context, id)
 			})
-		},
+		}),
 	}
 }
 

@@ -123,6 +123,20 @@ func (p *program) client() (*client.Client, error) {
 	return dialHost(p.address())
 }
 
+// onNode is the action of a command with at least least arguments that asks the node.
+func (p *program) onNode(least int, do func(c *cli.Context, node *client.Client) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if err := minArgs(c, least); err != nil {
+			return err
+		}
+		node, err := p.client()
+		if err != nil {
+			return err
+		}
+		return do(c, node)
+	}
+}
+
 // address is the node's address in the form that Docker's client wants.
 func (p *program) address() string {
 	host := cmp.Or(p.host, os.Getenv(hostEnv))

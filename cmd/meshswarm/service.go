@@ -109,16 +109,9 @@ func (p *program) updateService(c *cli.Context, o *serviceOptions, name string) 
 func (p *program) serviceRemove() *cli.Command {
 	return &cli.Command{
 		Name: "rm", Aliases: []string{"remove"}, Usage: "Remove one or more services", ArgsUsage: "SERVICE [SERVICE...]",
-		Action: func(c *cli.Context) error {
-			if err := minArgs(c, 1); err != nil {
-				return err
-			}
-			node, err := p.client()
-			if err != nil {
-				return err
-			}
+		Action: p.onNode(1, func(c *cli.Context, node *client.Client) error {
 			return p.each(c.Args().Slice(), func(name string) error { return node.ServiceRemove(c.Context, name) })
-		},
+		}),
 	}
 }
 

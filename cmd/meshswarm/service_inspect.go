@@ -6,6 +6,7 @@ import (
 
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/docker/docker/client"
 	"github.com/urfave/cli/v2"
 )
 
@@ -18,14 +19,7 @@ func (p *program) serviceInspect() *cli.Command {
 			flagString(&format, "format,f", inspectUsage),
 			flagBool(&pretty, "pretty", "Print the information in a human friendly format"),
 		},
-		Action: func(c *cli.Context) error {
-			if err := minArgs(c, 1); err != nil {
-				return err
-			}
-			node, err := p.client()
-			if err != nil {
-				return err
-			}
+		Action: p.onNode(1, func(c *cli.Context, node *client.Client) error {
 			if pretty && format != "" {
 				return errors.New("--format is incompatible with human friendly format")
 			}
@@ -47,7 +41,7 @@ func (p *program) serviceInspect() *cli.Command {
 				}
 				return view, raw, nil
 			})
-		},
+		}),
 	}
 }
 

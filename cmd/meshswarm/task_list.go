@@ -28,16 +28,9 @@ func (p *program) servicePs() *cli.Command {
 	return &cli.Command{
 		Name: "ps", Usage: "List the tasks of one or more services", ArgsUsage: "SERVICE [SERVICE...]",
 		Flags: append(list.flags("Only display task IDs"), list.truncFlag(), list.resolveFlag()),
-		Action: func(c *cli.Context) error {
-			if err := minArgs(c, 1); err != nil {
-				return err
-			}
-			node, err := p.client()
-			if err != nil {
-				return err
-			}
+		Action: p.onNode(1, func(c *cli.Context, node *client.Client) error {
 			return p.servicesTasks(c.Context, node, &list, c.Args().Slice())
-		},
+		}),
 	}
 }
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -142,4 +143,31 @@ func (w *Watch) Close() {
 	w.store.mu.Lock()
 	defer w.store.mu.Unlock()
 	w.store.endWatch(w, errClosed)
+}
+
+// Follow calls start with a view of the store, and then changed with each group of commits after it, until ctx ends (nil) or
+// the watch fails. Whoever is too slow (ErrLagged) begins anew, with start. Both are called from this goroutine.
+func (s *Store) Follow(ctx context.Context, start func(View), changed func([]Commit)) error {
+	for {
+		view, watch := s.ViewAndWatch()
+		start(view)
+		err := watch.each(ctx, changed)
+		watch.Close()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, ErrLagged) {
+			return err
+		}
+	}
+}
+
+func (w *Watch) each(ctx context.Context, changed func([]Commit)) error {
+	for {
+		commits, err := w.Next(ctx)
+		if err != nil {
+			return err
+		}
+		changed(commits)
+	}
 }

@@ -1,12 +1,14 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestWatch(t *testing.T) {
@@ -144,4 +146,41 @@ func TestWatchAndViewAgree(t *testing.T) {
 		mustApply(t, s, create(&Node{ID: fmt.Sprint(i)}))
 	}
 	wg.Wait()
+}
+
+// Follow starts again from a view when its watch ends, and stops with its context.
+func TestFollow(t *testing.T) {
+	s := New()
+	ctx, cancel := context.WithCancel(t.Context())
+	starts, changes, done := make(chan int, 8), make(chan uint64, 8), make(chan error, 1)
+	go func() {
+		done <- s.Follow(ctx, func(v View) { starts <- len(v.Nodes()) }, func(commits []Commit) {
+			for _, c := range commits {
+				changes <- c.Index
+			}
+		})
+	}()
+	if n := <-starts; n != 0 {
+		t.Errorf("the first view has %d nodes", n)
+	}
+	if err := s.Apply(7, Batch{Time: time.Now(), Ops: []Op{{Action: Create, Object: &Node{ID: "n1"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if i := <-changes; i != 7 {
+		t.Errorf("told of index %d", i)
+	}
+	var snapshot bytes.Buffer
+	if err := s.View().Snapshot(&snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restore(&snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-starts; n != 1 {
+		t.Errorf("the view after a restore has %d nodes", n)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("ended with %v", err)
+	}
 }
