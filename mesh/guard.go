@@ -20,9 +20,11 @@ const (
 	sessionLife = 155 * time.Second
 	// downPackets is how many packets per second go to a peer that is down: enough to
 	// ask for a session, and few enough to be kept until it is there.
-	downPackets = 8
+	downPackets = 64
 	// youngPeer is how long after its coming a peer is watched closely.
 	youngPeer = 10 * time.Second
+	// wantedPeer is how long a peer without a session is watched after a packet for it.
+	wantedPeer = 3 * time.Second
 )
 
 // A guard is the Device as wireguard-go sees it. It keeps what is read within
@@ -31,7 +33,7 @@ const (
 type guard struct {
 	tun.Device
 	routes atomic.Pointer[guardRoutes]
-	down   atomic.Int64 // peers without a session
+	down   atomic.Int64 // peers without a handshake that counts
 
 	sentTotal atomic.Uint64
 	dropped   atomic.Uint64
@@ -46,8 +48,16 @@ type guard struct {
 // guardPeer is what the guard knows of a peer.
 type guardPeer struct {
 	up     atomic.Bool
+	heard  atomic.Bool // a packet of it came since the last look
 	tokens atomic.Int64
-	since  time.Time // guarded by guard.mu
+	wanted atomic.Int64 // when a packet for it came while it was down, Unix nanoseconds
+	since  time.Time    // guarded by guard.mu
+	fresh  bool         // its last handshake is young enough; guarded by guard.mu
+}
+
+// lacks tells that the peer has no session and that one is due: it came lately, or there are packets for it.
+func (p *guardPeer) lacks(now time.Time) bool {
+	return !p.up.Load() && (now.Sub(p.since) < youngPeer || now.UnixNano()-p.wanted.Load() < int64(wantedPeer))
 }
 
 // guardRoutes finds the peer of an address. Immutable.
@@ -93,18 +103,18 @@ func (g *guard) setPeers(peers map[PublicKey]Peer) {
 	g.count()
 }
 
-// count counts the peers that are down. The caller holds mu.
+// count counts the peers without a handshake that counts. The caller holds mu.
 func (g *guard) count() {
 	n := int64(0)
 	for _, p := range g.peers {
-		if !p.up.Load() {
+		if !p.fresh {
 			n++
 		}
 	}
 	g.down.Store(n)
 }
 
-// young reports whether a peer that is down came only a moment ago.
+// young reports whether a session with some peer is due.
 func (g *guard) young(now time.Time) bool {
 	if g.down.Load() == 0 {
 		return false
@@ -112,24 +122,24 @@ func (g *guard) young(now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range g.peers {
-		if !p.up.Load() && now.Sub(p.since) < youngPeer {
+		if p.lacks(now) {
 			return true
 		}
 	}
 	return false
 }
 
-// waitingFor returns the peers that came lately and have no session yet, and how long ago they came.
+// waitingFor returns the peers with which a session is due, and how long ago they came.
 func (g *guard) waitingFor(now time.Time) map[PublicKey]time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var out map[PublicKey]time.Duration
 	for key, p := range g.peers {
-		if age := now.Sub(p.since); !p.up.Load() && age < youngPeer {
+		if p.lacks(now) {
 			if out == nil {
 				out = make(map[PublicKey]time.Duration)
 			}
-			out[key] = age
+			out[key] = now.Sub(p.since)
 		}
 	}
 	return out
@@ -141,7 +151,8 @@ func (g *guard) observe(status []PeerStatus, now time.Time, fill bool) {
 	defer g.mu.Unlock()
 	for _, s := range status {
 		if p := g.peers[s.Key]; p != nil {
-			p.up.Store(!s.LastHandshake.IsZero() && now.Sub(s.LastHandshake) < sessionLife)
+			p.fresh = !s.LastHandshake.IsZero() && now.Sub(s.LastHandshake) < sessionLife
+			p.up.Store(p.heard.Swap(false) || p.fresh)
 			if fill {
 				p.tokens.Store(downPackets)
 			}
@@ -183,8 +194,13 @@ func (g *guard) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		switch {
 		case peer != nil && peer.up.Load():
 			kept++
-		case peer != nil && peer.tokens.Add(-1) >= 0:
 		default:
+			if peer != nil {
+				peer.wanted.Store(time.Now().UnixNano())
+				if peer.tokens.Add(-1) >= 0 {
+					continue
+				}
+			}
 			sizes[i] = 0
 			g.dropped.Add(1)
 		}
@@ -196,7 +212,8 @@ func (g *guard) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 // Write passes packets of a peer on. It is proof that the peer has a session.
 func (g *guard) Write(bufs [][]byte, offset int) (int, error) {
 	if g.down.Load() > 0 && len(bufs) > 0 {
-		if p := g.routes.Load().lookup(address(bufs[0][offset:], 12, 8)); p != nil && !p.up.Load() {
+		if p := g.routes.Load().lookup(address(bufs[0][offset:], 12, 8)); p != nil {
+			p.heard.Store(true)
 			p.up.Store(true)
 		}
 	}

@@ -36,7 +36,8 @@ func TestGuardDropsForPeersThatAreDown(t *testing.T) {
 	now := time.Now()
 	g.observe([]PeerStatus{{Key: PublicKey{1}, LastHandshake: now.Add(-time.Minute)}, {Key: PublicKey{2}, LastHandshake: now.Add(-time.Hour)}}, now, true)
 
-	for range 20 {
+	const each = downPackets + 20
+	for range each {
 		dev.next = append(dev.next, udp4(self, up, "x"), udp4(self, down, "x"), udp4(self, netip.MustParseAddr("10.9.9.9"), "x"))
 	}
 	bufs, sizes := make([][]byte, len(dev.next)), make([]int, len(dev.next))
@@ -53,7 +54,7 @@ func TestGuardDropsForPeersThatAreDown(t *testing.T) {
 			kept[i%3]++
 		}
 	}
-	if want := [3]int{20, downPackets, 0}; kept != want {
+	if want := [3]int{each, downPackets, 0}; kept != want {
 		t.Errorf("kept %v packets to the peer that is up, is down, is none; want %v", kept, want)
 	}
 	// A packet of the peer proves that it is up.
@@ -62,6 +63,35 @@ func TestGuardDropsForPeersThatAreDown(t *testing.T) {
 	}
 	if _, err := g.Read(bufs, sizes, 16); err != nil || sizes[1] == 0 || sizes[2] != 0 {
 		t.Errorf("sizes %v, %v", sizes[:3], err)
+	}
+	// It stays up as long as it is heard of, whatever WireGuard tells of its handshakes.
+	status := []PeerStatus{{Key: PublicKey{2}}}
+	if g.observe(status, now, true); !g.peers[PublicKey{2}].up.Load() {
+		t.Error("a peer that was heard of a moment ago counts as down")
+	}
+	if g.observe(status, now, true); g.peers[PublicKey{2}].up.Load() {
+		t.Error("a peer that is not heard of any more counts as up")
+	}
+}
+
+// A session is asked for while there are packets for the peer, not only when it is new.
+func TestGuardWaitsForWantedPeers(t *testing.T) {
+	dev := &fakeDevice{}
+	g := newGuard(dev)
+	addr := netip.MustParseAddr("10.0.16.2")
+	key := PublicKey{1}
+	g.setPeers(map[PublicKey]Peer{key: {Key: key, AllowedIPs: []netip.Prefix{netip.PrefixFrom(addr, 32)}}})
+	later := time.Now().Add(youngPeer + wantedPeer)
+	if len(g.waitingFor(later)) != 0 || g.young(later) {
+		t.Fatal("a peer that nobody wants is waited for")
+	}
+	dev.next = [][]byte{udp4(netip.MustParseAddr("10.0.16.9"), addr, "x")}
+	if _, err := g.Read([][]byte{make([]byte, 2048)}, make([]int, 1), 16); err != nil {
+		t.Fatal(err)
+	}
+	g.peers[key].since = time.Now().Add(-time.Hour)
+	if soon := time.Now(); len(g.waitingFor(soon)) != 1 || !g.young(soon) {
+		t.Error("nobody waits for a peer that there are packets for")
 	}
 }
 

@@ -220,7 +220,7 @@ func (m *Mesh) watch(ctx context.Context) error {
 	}
 }
 
-// urge asks peers that came lately for a session, once a second. WireGuard itself waits five seconds before it asks again,
+// urge asks peers for a session that came lately, or that there are packets for, once a second. WireGuard itself waits five seconds before it asks again,
 // and two nodes that learn of each other at the same moment need that: the first request of one is lost when the other
 // does not know it yet, and when both ask at once each answers the other and nobody begins to speak. The two sides ask
 // half a second apart, the one with the smaller key first.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/docker/docker/client"
@@ -69,6 +70,9 @@ func requestDown(ctx context.Context, node *client.Client) error {
 		return err
 	}
 	response, err := node.HTTPClient().Do(request)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return nil // it may end before it has answered
+	}
 	if err != nil {
 		return fmt.Errorf("ask the node to stop: %w", err)
 	}
