@@ -220,10 +220,10 @@ func (m *Mesh) watch(ctx context.Context) error {
 	}
 }
 
-// urge asks peers for a session that came lately, or that there are packets for, once a second. WireGuard itself waits five seconds before it asks again,
-// and two nodes that learn of each other at the same moment need that: the first request of one is lost when the other
-// does not know it yet, and when both ask at once each answers the other and nobody begins to speak. The two sides ask
-// half a second apart, the one with the smaller key first.
+// urge asks peers that came lately, or that there are packets for, for a session: once a second. WireGuard itself waits five
+// seconds before it asks again, and two nodes that learn of each other at the same moment need that: the first request of one
+// is lost when the other does not know it yet, and when both ask at once each answers the other and nobody begins to speak.
+// The two sides ask half a second apart, the one with the smaller key first.
 func (m *Mesh) urge(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
