@@ -64,6 +64,7 @@ func (n *Node) Clone() *Node {
 	c.Description.Engine.Plugins = slices.Clone(n.Description.Engine.Plugins)
 	c.HostPrefixes = slices.Clone(n.HostPrefixes)
 	c.PortErrors = maps.Clone(n.PortErrors)
+	c.Downs = slices.Clone(n.Downs)
 	return &c
 }
 
@@ -80,6 +81,7 @@ func (t *Task) Clone() *Task {
 		c.Networks[i].Addresses = slices.Clone(c.Networks[i].Addresses)
 		c.Networks[i].Aliases = slices.Clone(c.Networks[i].Aliases)
 	}
+	c.GenericResources = slices.Clone(t.GenericResources)
 	return &c
 }
 

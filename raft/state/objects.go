@@ -83,6 +83,9 @@ type Node struct {
 	Status      swarm.NodeStatus
 	// Down is when Status.State last became down.
 	Down time.Time `json:",omitzero"`
+	// Downs are the latest times at which it became down, oldest first, at most MaxDowns: a node that comes and goes is
+	// given new tasks only after a while.
+	Downs []time.Time `json:",omitempty"`
 	// ControlAddr is host:port of the node's control port (managers only).
 	ControlAddr string `json:",omitempty"`
 	Mesh        MeshIdentity
@@ -120,6 +123,17 @@ type Service struct {
 	// not visible in the API and serves no new flow.
 	PendingDelete bool                `json:",omitempty"`
 	UpdateStatus  *swarm.UpdateStatus `json:",omitempty"`
+	// JobStatus is set for jobs: JobIteration grows with every update, LastExecution is when.
+	JobStatus *swarm.JobStatus `json:",omitempty"`
+	// Rebalance is set while replicas move to other nodes for a better spread.
+	Rebalance *Rebalance `json:",omitempty"`
+}
+
+// Rebalance asks for some tasks of a service to be replaced on other nodes, by the rules of its updates.
+type Rebalance struct {
+	Requested time.Time
+	// Tasks are the IDs of those to replace.
+	Tasks []string
 }
 
 // Revision is one version of the part of a service's spec that its tasks follow. Tasks refer to it, so that a million
@@ -140,14 +154,41 @@ type Task struct {
 	// ServiceName is kept because a task may outlive its service while it stops.
 	ServiceName string
 	SpecVersion uint64
-	Slot        int
-	NodeID      string `json:",omitempty"`
+	// Slot numbers the tasks of replicated services and jobs, from 1. It is 0 for those of global ones: such a task is
+	// its node's, and has a NodeID from the start.
+	Slot   int
+	NodeID string `json:",omitempty"`
+	// Iteration is the job's iteration that the task belongs to; 0 for services that are no jobs.
+	Iteration uint64 `json:",omitempty"`
 	// DesiredState only grows (Rank); Status.State only grows.
 	DesiredState swarm.TaskState
 	Status       swarm.TaskStatus
 	// AppliedAt is when the leader took the newest Status in, by the leader's clock.
-	AppliedAt time.Time    `json:",omitzero"`
+	AppliedAt time.Time `json:",omitzero"`
+	// RunningAt is when the leader learned that the task runs, by the leader's clock.
+	RunningAt time.Time    `json:",omitzero"`
 	Networks  []Attachment `json:",omitempty"`
+	// GenericResources are those of the node that the scheduler gave to this task.
+	GenericResources []swarm.GenericResource `json:",omitempty"`
+	// Crashes counts the tasks in the same place just before this one that ended by themselves soon after their start.
+	Crashes uint32 `json:",omitempty"`
+}
+
+// MaxDowns bounds Node.Downs.
+const MaxDowns = 8
+
+// Place is what a task stands for in its service: a numbered slot, or a node.
+type Place struct {
+	Slot   int
+	NodeID string // "" when Slot is not 0
+}
+
+// Place tells what the task stands for.
+func (t *Task) Place() Place {
+	if t.Slot != 0 {
+		return Place{Slot: t.Slot}
+	}
+	return Place{NodeID: t.NodeID}
 }
 
 // Attachment is a task's place in one network.
