@@ -270,11 +270,18 @@ func hold(args []string) error {
 	}
 }
 
-// fail CODE exits with a code.
+// fail CODE [AFTER] exits with a code, after a while if asked.
 func fail(args []string) error {
 	code, err := strconv.Atoi(args[0])
 	if err != nil {
 		return err
+	}
+	if len(args) > 1 {
+		after, err := time.ParseDuration(args[1])
+		if err != nil {
+			return err
+		}
+		time.Sleep(after)
 	}
 	fmt.Println("failing as asked")
 	os.Exit(code)
