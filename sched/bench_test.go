@@ -75,7 +75,7 @@ func BenchmarkAssign(b *testing.B) {
 	w.create("web", webSpec(5000, "app:1"))
 	w.work()
 	had := NewAssignIndex(w.store.View())
-	w.report(w.mind.board.services["web"].slots[1][0].ID, swarm.TaskStateFailed, "so it goes")
+	w.report(w.mind.board.services["web"].tasksIn(state.Place{Slot: 1})[0].ID, swarm.TaskStateFailed, "so it goes")
 	w.settle()
 	b.ResetTimer()
 	for range b.N {

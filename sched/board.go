@@ -40,21 +40,21 @@ type board struct {
 	deserted    map[string]struct{} // nodes that do not exist and still have tasks that have not ended
 	blocked     map[string]struct{} // services whose endpoint could not be allocated
 	// and marks, made by changes and cleared by the part that handles them:
-	dirty    map[string]struct{}  // services to reconcile
-	ending   map[string]struct{}  // removed services to look after
-	crowded  map[slotKey]struct{} // slots whose history grew
-	freshNew map[string]struct{}  // of unallocated: not tried yet
-	freshTBD map[string]struct{}  // of unassigned: not tried yet
-	wake     map[string]time.Time // services to reconcile later
-	desert   map[string]time.Time // down nodes: when their tasks are given up
-	freed    bool                 // an address, a port or a subnet may have become free: try all unallocated
-	capacity bool                 // a node may take more than before: try all unassigned
+	dirty    map[string]struct{}   // services to reconcile
+	ending   map[string]struct{}   // removed services to look after
+	crowded  map[placeKey]struct{} // places whose history grew
+	freshNew map[string]struct{}   // of unallocated: not tried yet
+	freshTBD map[string]struct{}   // of unassigned: not tried yet
+	wake     map[string]time.Time  // services to reconcile later
+	desert   map[string]time.Time  // down nodes: when their tasks are given up
+	freed    bool                  // an address, a port or a subnet may have become free: try all unallocated
+	capacity bool                  // a node may take more than before: try all unassigned
 }
 
 type (
-	slotKey struct {
+	placeKey struct {
 		service string
-		slot    int
+		place   state.Place
 	}
 	portKey struct {
 		proto swarm.PortConfigProtocol
@@ -68,10 +68,23 @@ type serviceInfo struct {
 	id        string
 	service   *state.Service
 	revisions map[uint64]*revisionInfo
-	slots     map[int][]*state.Task // oldest first
+	places    map[state.Place]*placeInfo
 	tasks     int
 	blocked   string   // why the endpoint has no allocation
 	rollout   *rollout // the update that is going on
+}
+
+// placeInfo is what the service has in one place: a numbered slot, or a node.
+type placeInfo struct {
+	tasks []*state.Task // oldest first, never changed in place
+}
+
+// tasksIn lists the tasks of a place, oldest first.
+func (s *serviceInfo) tasksIn(p state.Place) []*state.Task {
+	if i := s.places[p]; i != nil {
+		return i.tasks
+	}
+	return nil
 }
 
 // taskInfo is a task with what it was counted with.
@@ -86,7 +99,7 @@ func newBoard(v state.View, at time.Time) *board {
 		nodes: map[string]*nodeInfo{}, networks: map[string]*networkInfo{}, services: map[string]*serviceInfo{},
 		tasks: map[string]*taskInfo{}, ports: map[portKey]string{},
 		unallocated: set{}, unassigned: set{}, reapable: set{}, netless: set{}, doomed: set{}, meshless: set{}, deserted: set{}, blocked: set{},
-		dirty: set{}, ending: set{}, crowded: map[slotKey]struct{}{}, freshNew: set{}, freshTBD: set{},
+		dirty: set{}, ending: set{}, crowded: map[placeKey]struct{}{}, freshNew: set{}, freshTBD: set{},
 		wake: map[string]time.Time{}, desert: map[string]time.Time{},
 	}
 	if c := v.Cluster(); c != nil {
@@ -234,7 +247,7 @@ func (b *board) nextWake() (time.Time, bool) {
 func (b *board) service(id string) *serviceInfo {
 	s := b.services[id]
 	if s == nil {
-		s = &serviceInfo{id: id, revisions: map[uint64]*revisionInfo{}, slots: map[int][]*state.Task{}}
+		s = &serviceInfo{id: id, revisions: map[uint64]*revisionInfo{}, places: map[state.Place]*placeInfo{}}
 		b.services[id] = s
 	}
 	return s
@@ -321,9 +334,13 @@ func (b *board) setTask(id string, t *state.Task) {
 func (b *board) count(i *taskInfo) {
 	t, s := i.Task, b.service(i.ServiceID)
 	s.tasks++
-	tasks := s.slots[t.Slot]
-	at, _ := slices.BinarySearchFunc(tasks, t, byAge)
-	s.slots[t.Slot] = slices.Insert(tasks, at, t)
+	p := s.places[t.Place()]
+	if p == nil {
+		p = &placeInfo{}
+		s.places[t.Place()] = p
+	}
+	at, _ := slices.BinarySearchFunc(p.tasks, t, byAge)
+	p.tasks = slices.Insert(slices.Clip(p.tasks), at, t)
 	if t.NodeID != "" {
 		b.node(t.NodeID).add(i)
 	}
@@ -346,10 +363,10 @@ func (b *board) count(i *taskInfo) {
 	}
 	assigned := state.Rank(t.Status.State) >= state.Rank(swarm.TaskStateAssigned)
 	switch {
-	case wanted(t) && !assigned && state.Rank(t.Status.State) < state.Rank(swarm.TaskStatePending):
+	case live(t) && !assigned && state.Rank(t.Status.State) < state.Rank(swarm.TaskStatePending):
 		b.unallocated[t.ID] = struct{}{}
 		b.freshNew[t.ID] = struct{}{}
-	case wanted(t) && !assigned && t.NodeID == "":
+	case live(t) && !assigned:
 		b.unassigned[t.ID] = struct{}{}
 		b.freshTBD[t.ID] = struct{}{}
 	case state.Rank(t.DesiredState) >= state.Rank(swarm.TaskStateRemove) && (ended || !assigned):
@@ -363,11 +380,10 @@ func (b *board) count(i *taskInfo) {
 func (b *board) uncount(i *taskInfo) {
 	t, s := i.Task, b.service(i.ServiceID)
 	s.tasks--
-	tasks := slices.DeleteFunc(slices.Clone(s.slots[t.Slot]), func(o *state.Task) bool { return o.ID == t.ID })
-	if len(tasks) > 0 {
-		s.slots[t.Slot] = tasks
-	} else {
-		delete(s.slots, t.Slot)
+	p := s.places[t.Place()]
+	p.tasks = slices.DeleteFunc(slices.Clone(p.tasks), func(o *state.Task) bool { return o.ID == t.ID })
+	if len(p.tasks) == 0 {
+		delete(s.places, t.Place())
 	}
 	if t.NodeID != "" {
 		n := b.node(t.NodeID)
@@ -396,7 +412,7 @@ func (b *board) markTask(i *taskInfo, t *state.Task) {
 	if i == nil {
 		if t != nil {
 			b.touch(t.ServiceID)
-			b.crowded[slotKey{t.ServiceID, t.Slot}] = struct{}{}
+			b.crowded[placeKey{t.ServiceID, t.Place()}] = struct{}{}
 		}
 		return
 	}
@@ -409,7 +425,7 @@ func (b *board) markTask(i *taskInfo, t *state.Task) {
 	ended, was := state.Terminal(t.Status.State), state.Terminal(old.Status.State)
 	if old.DesiredState != t.DesiredState || ended != was {
 		b.touch(t.ServiceID)
-		b.crowded[slotKey{t.ServiceID, t.Slot}] = struct{}{}
+		b.crowded[placeKey{t.ServiceID, t.Place()}] = struct{}{}
 		b.capacity = true
 	}
 	if b.service(t.ServiceID).rollout != nil && old.Status.State != t.Status.State && t.Status.State == swarm.TaskStateRunning {
@@ -430,17 +446,28 @@ func (b *board) giveBack(network string, a netip.Addr, owner string) {
 	}
 }
 
-// wanted tells whether a task shall (still) run.
-func wanted(t *state.Task) bool {
+// preassigned tells whether a task was made for a node that the scheduler has yet to agree to. It uses nothing of the
+// node until then.
+func preassigned(t *state.Task) bool {
+	return t.NodeID != "" && state.Rank(t.Status.State) < state.Rank(swarm.TaskStateAssigned)
+}
+
+// live tells whether a task stands for its place: nobody told it to stop.
+func live(t *state.Task) bool {
 	return state.Rank(t.DesiredState) <= state.Rank(swarm.TaskStateComplete)
 }
 
-// live tells whether a task stands for its slot.
-func live(t *state.Task) bool {
-	return state.Rank(t.DesiredState) <= state.Rank(swarm.TaskStateRunning)
+// comparePlaces orders by slot, then by node.
+func comparePlaces(a, b state.Place) int {
+	return cmp.Or(cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.NodeID, b.NodeID))
 }
 
-// byAge orders tasks of a slot, oldest first. A draft has no index yet and is the newest.
+// sortedPlaces lists the places of m in order.
+func sortedPlaces[V any](m map[state.Place]V) []state.Place {
+	return slices.SortedFunc(maps.Keys(m), comparePlaces)
+}
+
+// byAge orders tasks of a place, oldest first. A draft has no index yet and is the newest.
 func byAge(a, b *state.Task) int {
 	return cmp.Or(
 		a.CreatedAt.Compare(b.CreatedAt),

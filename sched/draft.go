@@ -187,7 +187,7 @@ func (b *board) revert(r batch) {
 		switch o := o.(type) {
 		case *state.Task:
 			b.dirty[o.ServiceID] = struct{}{}
-			b.crowded[slotKey{o.ServiceID, o.Slot}] = struct{}{}
+			b.crowded[placeKey{o.ServiceID, o.Place()}] = struct{}{}
 		case *state.Service:
 			b.dirty[o.ID] = struct{}{}
 		case *state.Revision:

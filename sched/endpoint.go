@@ -62,8 +62,8 @@ func (a *allocator) service(s *serviceInfo) {
 
 // retry has the service's waiting tasks looked at again.
 func (a *allocator) retry(s *serviceInfo) {
-	for _, tasks := range s.slots {
-		for _, t := range tasks {
+	for _, p := range s.places {
+		for _, t := range p.tasks {
 			if _, waits := a.b.unallocated[t.ID]; waits {
 				a.b.freshNew[t.ID] = struct{}{}
 			}

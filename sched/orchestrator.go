@@ -76,15 +76,15 @@ func (o *orchestrator) reconcile(s *serviceInfo) {
 	if !ok || s.revision() == nil {
 		return
 	}
-	slots := sorted(s.slots)
+	places := sortedPlaces(s.places)
 	o.updater.watch(s)
-	for _, slot := range slots {
-		o.restart(s, slot)
+	for _, p := range places {
+		o.restart(s, p)
 	}
 	o.scale(s, want)
 	o.updater.step(s, o.occupied(s))
-	for _, slot := range sorted(s.slots) {
-		o.release(s, slot)
+	for _, p := range sortedPlaces(s.places) {
+		o.release(s, p)
 	}
 }
 
@@ -103,24 +103,25 @@ func replicas(s *state.Service) (int, bool) {
 func (o *orchestrator) removeAll(s *serviceInfo) {
 	s.rollout = nil
 	o.b.ending[s.id] = struct{}{}
-	for _, slot := range sorted(s.slots) {
-		o.removeSlot(s, slot)
+	for _, p := range sortedPlaces(s.places) {
+		o.removePlace(s, p)
 	}
 }
 
-// removeSlot has all tasks of a slot removed, those of the past, too.
-func (o *orchestrator) removeSlot(s *serviceInfo, slot int) {
-	for _, t := range slices.Clone(s.slots[slot]) {
+// removePlace has all tasks of a place removed, those of the past, too.
+func (o *orchestrator) removePlace(s *serviceInfo, p state.Place) {
+	for _, t := range s.tasksIn(p) {
 		o.b.together()
 		o.b.setDesired(t, swarm.TaskStateRemove)
 	}
 }
 
-// occupied lists, by slot, the tasks that stand for it: those that shall run, or else the last one if by the restart
+// occupied lists, by place, the tasks that stand for it: those that shall run, or else the last one if by the restart
 // policy nothing shall follow it.
-func (o *orchestrator) occupied(s *serviceInfo) map[int][]*state.Task {
-	out := make(map[int][]*state.Task, len(s.slots))
-	for slot, tasks := range s.slots {
+func (o *orchestrator) occupied(s *serviceInfo) map[state.Place][]*state.Task {
+	out := make(map[state.Place][]*state.Task, len(s.places))
+	for p, i := range s.places {
+		tasks := i.tasks
 		var stand []*state.Task
 		for _, t := range tasks {
 			if live(t) {
@@ -131,7 +132,7 @@ func (o *orchestrator) occupied(s *serviceInfo) map[int][]*state.Task {
 			stand = tasks[len(tasks)-1:]
 		}
 		if len(stand) > 0 {
-			out[slot] = stand
+			out[p] = stand
 		}
 	}
 	return out
@@ -143,46 +144,47 @@ func (o *orchestrator) scale(s *serviceInfo, want int) {
 	switch {
 	case len(have) < want:
 		for slot, missing := 1, want-len(have); missing > 0; slot++ {
-			if _, taken := have[slot]; taken {
+			p := state.Place{Slot: slot}
+			if _, taken := have[p]; taken {
 				continue
 			}
 			o.b.together()
-			o.b.put(o.newTask(s, slot, swarm.TaskStateRunning))
-			have[slot] = nil
+			o.b.put(o.newTask(s, p, swarm.TaskStateRunning))
+			have[p] = nil
 			missing--
 		}
 	case len(have) > want:
-		for _, slot := range victims(have, len(have)-want) {
-			o.removeSlot(s, slot)
-			delete(have, slot)
+		for _, p := range victims(have, len(have)-want) {
+			o.removePlace(s, p)
+			delete(have, p)
 		}
 	}
-	for _, slot := range sorted(s.slots) { // what is left of slots that nothing stands for
-		if _, ok := have[slot]; !ok {
-			o.removeSlot(s, slot)
+	for _, p := range sortedPlaces(s.places) { // what is left of places that nothing stands for
+		if _, ok := have[p]; !ok {
+			o.removePlace(s, p)
 		}
 	}
 }
 
 // victims chooses slots to remove: first what does not run or has no node, then the fullest node's, then the highest
 // number (swarmkit manager/orchestrator/replicated).
-func victims(slots map[int][]*state.Task, n int) []int {
-	order := sorted(slots)
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(idle(slots[a]), idle(slots[b])) })
+func victims(have map[state.Place][]*state.Task, n int) []state.Place {
+	order := sortedPlaces(have)
+	slices.SortStableFunc(order, func(a, b state.Place) int { return cmp.Compare(idle(have[a]), idle(have[b])) })
 	copies := map[string]int{}
-	nth := make(map[int]int, len(order))
-	for _, slot := range order {
-		nth[slot] = math.MaxInt
-		if tasks := slots[slot]; len(tasks) == 1 && tasks[0].NodeID != "" {
+	nth := make(map[state.Place]int, len(order))
+	for _, p := range order {
+		nth[p] = math.MaxInt
+		if tasks := have[p]; len(tasks) == 1 && tasks[0].NodeID != "" {
 			copies[tasks[0].NodeID]++
-			nth[slot] = copies[tasks[0].NodeID]
+			nth[p] = copies[tasks[0].NodeID]
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(nth[a], nth[b]) })
+	slices.SortStableFunc(order, func(a, b state.Place) int { return cmp.Compare(nth[a], nth[b]) })
 	return order[len(order)-n:]
 }
 
-// idle is 0 for a slot with a running task, else 1.
+// idle is 0 for a place with a running task, else 1.
 func idle(tasks []*state.Task) int {
 	if slices.ContainsFunc(tasks, func(t *state.Task) bool { return t.Status.State == swarm.TaskStateRunning }) {
 		return 0
@@ -190,13 +192,13 @@ func idle(tasks []*state.Task) int {
 	return 1
 }
 
-func (o *orchestrator) newTask(s *serviceInfo, slot int, desired swarm.TaskState) *state.Task {
-	return newTask(o.b, o.newID(), s, slot, desired)
+func (o *orchestrator) newTask(s *serviceInfo, p state.Place, desired swarm.TaskState) *state.Task {
+	return newTask(o.b, o.newID(), s, p, desired)
 }
 
-func newTask(b *board, id string, s *serviceInfo, slot int, desired swarm.TaskState) *state.Task {
+func newTask(b *board, id string, s *serviceInfo, p state.Place, desired swarm.TaskState) *state.Task {
 	t := &state.Task{
-		ID: id, ServiceID: s.id, ServiceName: s.service.Spec.Name, SpecVersion: s.service.SpecVersion, Slot: slot,
+		ID: id, ServiceID: s.id, ServiceName: s.service.Spec.Name, SpecVersion: s.service.SpecVersion, Slot: p.Slot, NodeID: p.NodeID,
 		DesiredState: desired,
 		Status:       swarm.TaskStatus{Timestamp: b.now, State: swarm.TaskStateNew, Message: "created"},
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/meshswarm/meshswarm/raft/state"
 )
 
-// defaultHistory is how many tasks a slot keeps, the current one included (Swarm's default).
+// defaultHistory is how many tasks a place keeps, the current one included (Swarm's default).
 const defaultHistory = 5
 
 // reaper deletes what is over.
@@ -28,8 +28,8 @@ func (r *reaper) run() {
 		b.drop(t.Task)
 		ended[t.ServiceID] = struct{}{}
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(b.crowded), func(x, y slotKey) int {
-		return cmp.Or(cmp.Compare(x.service, y.service), cmp.Compare(x.slot, y.slot))
+	for _, k := range slices.SortedFunc(maps.Keys(b.crowded), func(x, y placeKey) int {
+		return cmp.Or(cmp.Compare(x.service, y.service), comparePlaces(x.place, y.place))
 	}) {
 		r.trim(k)
 		ended[k.service] = struct{}{}
@@ -45,21 +45,21 @@ func (r *reaper) run() {
 	}
 }
 
-// trim deletes the oldest tasks of a slot beyond the history that is kept. The last task of a slot stays: it may be what
+// trim deletes the oldest tasks of a place beyond the history that is kept. The last task of a place stays: it may be what
 // tells that nothing shall follow it.
-func (r *reaper) trim(k slotKey) {
+func (r *reaper) trim(k placeKey) {
 	b := r.b
 	s := b.services[k.service]
 	if s == nil {
 		return
 	}
-	tasks := s.slots[k.slot]
+	tasks := s.tasksIn(k.place)
 	keep := r.history(s)
 	if keep < 0 || len(tasks) <= keep {
 		return
 	}
 	excess := len(tasks) - keep
-	for _, t := range slices.Clone(tasks[:len(tasks)-1]) {
+	for _, t := range tasks[:len(tasks)-1] {
 		if excess > 0 && !live(t) && state.Terminal(t.Status.State) {
 			b.together()
 			b.drop(t)
@@ -68,7 +68,7 @@ func (r *reaper) trim(k slotKey) {
 	}
 }
 
-// history is how many tasks a slot keeps; negative: all. A limit of restart attempts is counted in the history.
+// history is how many tasks a place keeps; negative: all. A limit of restart attempts is counted in the history.
 func (r *reaper) history(s *serviceInfo) int {
 	if s.service != nil {
 		if n := s.revision().maxAttempts(); n > 0 {
@@ -87,8 +87,8 @@ func (r *reaper) service(s *serviceInfo) {
 	b := r.b
 	used := map[uint64]bool{}
 	lost := true
-	for _, tasks := range s.slots {
-		for _, t := range tasks {
+	for _, p := range s.places {
+		for _, t := range p.tasks {
 			used[t.SpecVersion] = true
 			lost = lost && (b.lost(t) || state.Terminal(t.Status.State))
 		}

@@ -12,11 +12,11 @@ import (
 // stopTimeout is how long a replacement waits for the task before it to stop.
 const stopTimeout = time.Minute
 
-// restart is the restart supervisor's look at one slot: tasks that ended though they should run, and those whose node
+// restart is the restart supervisor's look at one place: tasks that ended though they should run, and those whose node
 // cannot run them any more, are shut down and replaced as the restart policy says.
-func (o *orchestrator) restart(s *serviceInfo, slot int) {
+func (o *orchestrator) restart(s *serviceInfo, p state.Place) {
 	b := o.b
-	for _, t := range slices.Clone(s.slots[slot]) {
+	for _, t := range s.tasksIn(p) {
 		ended, lost := state.Terminal(t.Status.State), b.lost(t)
 		moved := lost || b.onDrained(t)
 		if !live(t) || !ended && !moved {
@@ -31,14 +31,14 @@ func (o *orchestrator) restart(s *serviceInfo, slot int) {
 		}
 		b.together()
 		t = b.setDesired(t, swarm.TaskStateShutdown)
-		if !o.shouldRestart(s, t) || slices.ContainsFunc(s.slots[slot], func(n *state.Task) bool { return live(n) && byAge(n, t) > 0 }) {
+		if !o.shouldRestart(s, t) || slices.ContainsFunc(s.tasksIn(p), func(n *state.Task) bool { return live(n) && byAge(n, t) > 0 }) {
 			continue // an update has already put another in its place
 		}
 		desired := swarm.TaskStateReady // until release
 		if lost {
 			desired = swarm.TaskStateRunning
 		}
-		b.put(o.newTask(s, slot, desired))
+		b.put(o.newTask(s, p, desired))
 	}
 }
 
@@ -73,7 +73,7 @@ func (o *orchestrator) shouldRestart(s *serviceInfo, t *state.Task) bool {
 		from = endedAt(t).Add(-*w)
 	}
 	var attempts uint64
-	for _, p := range s.slots[t.Slot] {
+	for _, p := range s.tasksIn(t.Place()) {
 		if p.ID != t.ID && p.SpecVersion == t.SpecVersion && endedItself(p) && byAge(p, t) < 0 && !endedAt(p).Before(from) {
 			attempts++
 		}
@@ -90,9 +90,9 @@ func endedItself(t *state.Task) bool {
 	return false
 }
 
-// release lets the tasks of a slot that are held at READY run when it is their time.
-func (o *orchestrator) release(s *serviceInfo, slot int) {
-	for _, t := range slices.Clone(s.slots[slot]) {
+// release lets the tasks of a place that are held at READY run when it is their time.
+func (o *orchestrator) release(s *serviceInfo, p state.Place) {
+	for _, t := range s.tasksIn(p) {
 		if t.DesiredState != swarm.TaskStateReady || state.Terminal(t.Status.State) {
 			continue
 		}
@@ -110,7 +110,7 @@ func (o *orchestrator) release(s *serviceInfo, slot int) {
 func (o *orchestrator) startAt(s *serviceInfo, t *state.Task) time.Time {
 	at := t.CreatedAt
 	var before *state.Task
-	for _, p := range s.slots[t.Slot] {
+	for _, p := range s.tasksIn(t.Place()) {
 		if p.ID == t.ID || live(p) || byAge(p, t) > 0 {
 			continue
 		}

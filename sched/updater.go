@@ -22,11 +22,11 @@ type updater struct {
 
 // rollout is one update in progress.
 type rollout struct {
-	version uint64               // the spec that it leads to
-	total   int                  // slots that had to change at its start
-	work    map[int]string       // slots being changed: the new task
-	rest    []time.Time          // workers that wait out the delay: until when
-	watched map[string]time.Time // tasks that it made: when they were first seen running
+	version uint64                 // the spec that it leads to
+	total   int                    // slots that had to change at its start
+	work    map[state.Place]string // places being changed: the new task
+	rest    []time.Time            // workers that wait out the delay: until when
+	watched map[string]time.Time   // tasks that it made: when they were first seen running
 	failed  int
 	settle  time.Time // all is changed; complete when nothing has failed until then
 }
@@ -83,16 +83,16 @@ func (u *updater) watch(s *serviceInfo) {
 }
 
 // step moves the update of a service on. slots are the tasks that stand for each slot.
-func (u *updater) step(s *serviceInfo, slots map[int][]*state.Task) {
+func (u *updater) step(s *serviceInfo, places map[state.Place][]*state.Task) {
 	if inState(s.service, swarm.UpdateStatePaused, swarm.UpdateStateRollbackPaused) {
 		s.rollout = nil
 		return
 	}
 	clean := u.b.cleanness(s)
-	var todo []int
-	for _, slot := range sorted(slots) {
-		if tasks := slots[slot]; len(tasks) > 1 || !clean.clean(tasks[0]) {
-			todo = append(todo, slot)
+	var todo []state.Place
+	for _, p := range sortedPlaces(places) {
+		if tasks := places[p]; len(tasks) > 1 || !clean.clean(tasks[0]) {
+			todo = append(todo, p)
 		}
 	}
 	r := s.rollout
@@ -102,17 +102,17 @@ func (u *updater) step(s *serviceInfo, slots map[int][]*state.Task) {
 			s.rollout = nil
 			return
 		}
-		r = u.start(s, slots, todo, resumed)
+		r = u.start(s, places, todo, resumed)
 	}
 	c := updateConfig(s.service)
-	u.advance(s, r, slots, clean, c)
-	if left := u.feed(s, r, slots, todo, clean, c); left == 0 && len(r.work) == 0 {
+	u.advance(s, r, places, clean, c)
+	if left := u.feed(s, r, places, todo, clean, c); left == 0 && len(r.work) == 0 {
 		u.finish(s, r, c)
 	}
 }
 
-func (u *updater) start(s *serviceInfo, slots map[int][]*state.Task, todo []int, resumed bool) *rollout {
-	r := &rollout{version: s.service.SpecVersion, total: len(todo), work: map[int]string{}, watched: map[string]time.Time{}}
+func (u *updater) start(s *serviceInfo, places map[state.Place][]*state.Task, todo []state.Place, resumed bool) *rollout {
+	r := &rollout{version: s.service.SpecVersion, total: len(todo), work: map[state.Place]string{}, watched: map[string]time.Time{}}
 	s.rollout = r
 	if !resumed {
 		u.setStatus(s, swarm.UpdateStateUpdating, "update in progress")
@@ -120,7 +120,7 @@ func (u *updater) start(s *serviceInfo, slots map[int][]*state.Task, todo []int,
 		return r
 	}
 	// An earlier leader began it: the tasks that it made since are the update's, too.
-	for slot, tasks := range slots {
+	for p, tasks := range places {
 		t := tasks[len(tasks)-1]
 		if t.SpecVersion != r.version || s.service.UpdateStatus.StartedAt == nil || t.CreatedAt.Before(*s.service.UpdateStatus.StartedAt) {
 			continue
@@ -130,32 +130,32 @@ func (u *updater) start(s *serviceInfo, slots map[int][]*state.Task, todo []int,
 			r.total++
 		}
 		if state.Rank(t.Status.State) < state.Rank(swarm.TaskStateRunning) {
-			r.work[slot] = t.ID
+			r.work[p] = t.ID
 		}
 	}
 	return r
 }
 
 // advance looks at the slots being changed: which new tasks are up (or failed), so that the next slot may follow.
-func (u *updater) advance(s *serviceInfo, r *rollout, slots map[int][]*state.Task, clean *cleanness, c swarm.UpdateConfig) {
+func (u *updater) advance(s *serviceInfo, r *rollout, places map[state.Place][]*state.Task, clean *cleanness, c swarm.UpdateConfig) {
 	r.rest = slices.DeleteFunc(r.rest, func(t time.Time) bool { return !t.After(u.b.now) })
-	for _, slot := range sorted(r.work) {
-		t := u.b.tasks[r.work[slot]]
+	for _, p := range sortedPlaces(r.work) {
+		t := u.b.tasks[r.work[p]]
 		if t == nil || !live(t.Task) && !state.Terminal(t.Status.State) {
 			// Gone with its node, or scaled away, or refused by the store. Its replacement takes over.
-			if n := newestClean(slots[slot], clean); n != nil && live(n) {
-				r.work[slot] = n.ID
+			if n := newestClean(places[p], clean); n != nil && live(n) {
+				r.work[p] = n.ID
 			} else {
-				delete(r.work, slot)
+				delete(r.work, p)
 			}
 			continue
 		}
 		if state.Rank(t.Status.State) < state.Rank(swarm.TaskStateRunning) {
 			continue
 		}
-		delete(r.work, slot)
+		delete(r.work, p)
 		if t.Status.State == swarm.TaskStateRunning {
-			u.stopOthers(slots[slot], t.ID)
+			u.stopOthers(places[p], t.ID)
 		}
 		if c.Delay > 0 {
 			r.rest = append(r.rest, u.b.now.Add(c.Delay))
@@ -167,19 +167,19 @@ func (u *updater) advance(s *serviceInfo, r *rollout, slots map[int][]*state.Tas
 }
 
 // feed begins with further slots, as many as may be changed at a time, and tells how many have to wait.
-func (u *updater) feed(s *serviceInfo, r *rollout, slots map[int][]*state.Task, todo []int, clean *cleanness, c swarm.UpdateConfig) (left int) {
-	for _, slot := range todo {
-		if _, busy := r.work[slot]; busy {
+func (u *updater) feed(s *serviceInfo, r *rollout, places map[state.Place][]*state.Task, todo []state.Place, clean *cleanness, c swarm.UpdateConfig) (left int) {
+	for _, p := range todo {
+		if _, busy := r.work[p]; busy {
 			continue
 		}
-		tasks := u.current(slots[slot])
+		tasks := u.current(places[p])
 		switch {
 		case len(tasks) == 0, len(tasks) == 1 && clean.clean(tasks[0]):
 			// done by advance
 		case c.Parallelism > 0 && uint64(len(r.work)+len(r.rest)) >= c.Parallelism:
 			left++
 		default:
-			u.change(s, r, slot, tasks, clean, c)
+			u.change(s, r, p, tasks, clean, c)
 			r.settle = time.Time{}
 		}
 	}
@@ -187,7 +187,7 @@ func (u *updater) feed(s *serviceInfo, r *rollout, slots map[int][]*state.Task, 
 }
 
 // change begins to change one slot.
-func (u *updater) change(s *serviceInfo, r *rollout, slot int, tasks []*state.Task, clean *cleanness, c swarm.UpdateConfig) {
+func (u *updater) change(s *serviceInfo, r *rollout, p state.Place, tasks []*state.Task, clean *cleanness, c swarm.UpdateConfig) {
 	u.b.together()
 	startFirst := c.Order == swarm.UpdateOrderStartFirst
 	t := newestClean(tasks, clean)
@@ -196,7 +196,7 @@ func (u *updater) change(s *serviceInfo, r *rollout, slot int, tasks []*state.Ta
 		if startFirst {
 			desired = swarm.TaskStateRunning
 		}
-		t = newTask(u.b, u.newID(), s, slot, desired)
+		t = newTask(u.b, u.newID(), s, p, desired)
 		u.b.put(t)
 		r.watched[t.ID] = time.Time{}
 	}
@@ -207,7 +207,7 @@ func (u *updater) change(s *serviceInfo, r *rollout, slot int, tasks []*state.Ta
 		u.stopOthers(tasks, t.ID)
 	}
 	if !running {
-		r.work[slot] = t.ID
+		r.work[p] = t.ID
 	}
 }
 
