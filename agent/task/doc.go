@@ -11,6 +11,9 @@
 // STARTING and FAILED from there on, unless it is an ErrTemporary: then the same step is tried again after a second and the
 // status says why. A task that leaves the assignment is stopped and all that is left of it removed.
 //
+// Between the order to stop and the stop signal lies Config.Drain: nobody sends the task new flows any more and the old ones
+// end. It is bounded by the task's grace period, and what it waits for in vain never keeps a task from stopping.
+//
 // Concurrency: Run owns one goroutine per task, one that saves the record, and one that removes what earlier lives of the
 // agent left behind. A task's Controller is called by its goroutine only, one call at a time.
 //

@@ -37,11 +37,13 @@ type runner struct {
 	status  swarm.TaskStatus
 	ctl     Controller
 	release bool // the task ended, but its network may not be freed yet
+	drained bool // the drain is over
 	removed bool
 
 	mu     sync.Mutex
 	order  order
 	cancel context.CancelCauseFunc // of the step that runs, nil when none or when it stops the task
+	hurry  func(order)             // shortens the drain that runs, nil when none does
 }
 
 func newRunner(w *Worker, t state.AssignedTask, known swarm.TaskStatus, stop bool) *runner {
@@ -63,6 +65,9 @@ func (r *runner) update(o order) {
 	r.order = o
 	if o.stops() && r.cancel != nil {
 		r.cancel(errOrder)
+	}
+	if r.hurry != nil {
+		r.hurry(o)
 	}
 	r.mu.Unlock()
 	kick(r.wake)

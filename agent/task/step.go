@@ -135,10 +135,8 @@ func (r *runner) shutdown(ctx context.Context, o order) error {
 		r.set(ctx, swarm.TaskStateShutdown, "shutdown", "")
 		return nil
 	}
-	if d := r.w.cfg.Drain; d > 0 && r.status.State == swarm.TaskStateRunning && len(o.task.Task.Networks) > 0 {
-		if !sleep(ctx, d) {
-			return errOrder
-		}
+	if r.drain(ctx, o); ctx.Err() != nil {
+		return errOrder
 	}
 	if err := ctl.Shutdown(ctx); err != nil {
 		if ctx.Err() != nil {

@@ -30,9 +30,11 @@ type Config struct {
 	Sealer Sealer
 	// Retry is the pause after a temporary error, 1 s when zero.
 	Retry time.Duration
-	// Drain is how long a running task with networks goes on between the order to stop and its stop signal, so that the
-	// nodes hear that it takes no new flows; 1 s when zero, none when negative.
-	Drain    time.Duration
+	// Drain is called, before the stop signal, for a running task with networks that is told to stop, with the task as it
+	// was when the order came. It returns when no node sends the task new flows and its old ones are over. ctx ends after
+	// the task's grace period, or a second after the whole node was told to stop. Its error is logged; the task stops
+	// either way. nil: tasks stop at once.
+	Drain    func(ctx context.Context, t state.AssignedTask) error
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
 }
@@ -69,9 +71,6 @@ func NewWorker(cfg Config) (*Worker, error) {
 	}
 	if cfg.Retry <= 0 {
 		cfg.Retry = time.Second
-	}
-	if cfg.Drain == 0 {
-		cfg.Drain = time.Second
 	}
 	if cfg.Report == nil {
 		cfg.Report = func(string, swarm.TaskStatus) {}

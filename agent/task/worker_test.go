@@ -42,6 +42,7 @@ type node struct {
 	engine *tasktest.Engine
 	dir    string
 	w      *task.Worker
+	drain  func(context.Context, state.AssignedTask) error // for the next life
 	stop   func()
 
 	mu      sync.Mutex
@@ -59,7 +60,7 @@ func (n *node) start() {
 	n.t.Helper()
 	n.stop()
 	w, err := task.NewWorker(task.Config{
-		Executor: n.engine.Executor(), Report: n.report, Dir: n.dir, Sealer: xor{}, Retry: 10 * time.Millisecond, Drain: -1,
+		Executor: n.engine.Executor(), Report: n.report, Dir: n.dir, Sealer: xor{}, Retry: 10 * time.Millisecond, Drain: n.drain,
 	})
 	if err != nil {
 		n.t.Fatal(err)
@@ -151,6 +152,10 @@ func TestLadder(t *testing.T) {
 			append(slices.Clone(ladder[:2]), "rejected preparing: image other: not on this node and cannot be pulled: there is no registry")},
 		{"asks for secrets", func(a *state.AssignedTask) { a.Spec.ContainerSpec.Secrets = []*swarm.SecretReference{{}} }, []string{"run"},
 			[]string{"rejected : secrets are not supported yet"}},
+		{"is a job", func(a *state.AssignedTask) { a.Task.DesiredState = swarm.TaskStateComplete }, []string{"exit", "0"},
+			append(slices.Clone(ladder), "complete finished")},
+		{"is a job that fails", func(a *state.AssignedTask) { a.Task.DesiredState = swarm.TaskStateComplete }, []string{"exit", "3"},
+			append(slices.Clone(ladder[:4]), "failed starting: task: non-zero exit (3)")},
 		{"is stopped before it began", func(a *state.AssignedTask) { a.Task.DesiredState = swarm.TaskStateShutdown }, []string{"run"},
 			[]string{"shutdown shutdown"}},
 	} {
