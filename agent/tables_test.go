@@ -129,6 +129,28 @@ func TestTablesNetwork(t *testing.T) {
 	}
 }
 
+// A global service's task has no slot: its names are its container's, its ID and its host name.
+func TestTablesGlobalNames(t *testing.T) {
+	v := sample(t)
+	v.Endpoints["g1"] = state.Endpoint{
+		TaskID: "g1", ServiceID: "web", NodeID: "n2", Name: "web.n2.g1", Hostname: "box", State: state.EndpointServing,
+		Addrs: map[string][]netip.Addr{"app": {addr("10.0.16.13")}},
+	}
+	for _, n := range v.tables().Networks {
+		if n.ID != "app" {
+			continue
+		}
+		for _, name := range []string{"web.n2.g1", "g1", "box"} {
+			if d := cmp.Diff([]netip.Addr{addr("10.0.16.13")}, n.Names[name], cmpAddrs); d != "" {
+				t.Errorf("name %s (-want +got):\n%s", name, d)
+			}
+		}
+		if _, ok := n.Names["0.web"]; ok {
+			t.Error("a task without a slot has the name of one")
+		}
+	}
+}
+
 // A name whose service serves nowhere is known: asking for it must not go outside.
 func TestTablesNameWithoutTasks(t *testing.T) {
 	v := sample(t)

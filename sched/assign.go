@@ -150,8 +150,8 @@ func endpointState(t *state.Task, s *state.Service) (state.EndpointState, bool) 
 		return "", false
 	case t.Status.State != swarm.TaskStateRunning:
 		return state.EndpointUp, true
-	case !live(t) || s == nil || s.PendingDelete:
-		return state.EndpointDraining, true
+	case state.Rank(t.DesiredState) > state.Rank(swarm.TaskStateComplete) || s == nil || s.PendingDelete:
+		return state.EndpointDraining, true // COMPLETE is what jobs shall become: until then they serve
 	}
 	return state.EndpointServing, true
 }

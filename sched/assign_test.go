@@ -104,6 +104,32 @@ func TestAssignHostnames(t *testing.T) {
 	}
 }
 
+// TestEndpointState: who serves, whatever the mode of its service.
+func TestEndpointState(t *testing.T) {
+	service, gone := &state.Service{}, &state.Service{PendingDelete: true}
+	for _, tt := range []struct {
+		desired, state swarm.TaskState
+		service        *state.Service
+		want           state.EndpointState
+	}{
+		{swarm.TaskStateRunning, swarm.TaskStatePending, service, ""},
+		{swarm.TaskStateReady, swarm.TaskStateReady, service, state.EndpointUp},
+		{swarm.TaskStateRunning, swarm.TaskStateStarting, service, state.EndpointUp},
+		{swarm.TaskStateRunning, swarm.TaskStateRunning, service, state.EndpointServing},
+		{swarm.TaskStateComplete, swarm.TaskStateRunning, service, state.EndpointServing}, // a job
+		{swarm.TaskStateShutdown, swarm.TaskStateRunning, service, state.EndpointDraining},
+		{swarm.TaskStateRemove, swarm.TaskStateRunning, service, state.EndpointDraining},
+		{swarm.TaskStateRunning, swarm.TaskStateRunning, gone, state.EndpointDraining},
+		{swarm.TaskStateRunning, swarm.TaskStateRunning, nil, state.EndpointDraining},
+		{swarm.TaskStateComplete, swarm.TaskStateComplete, service, ""},
+	} {
+		got, ok := endpointState(&state.Task{DesiredState: tt.desired, Status: swarm.TaskStatus{State: tt.state}}, tt.service)
+		if got != tt.want || ok != (tt.want != "") {
+			t.Errorf("%s that is to be %s: %q, %v; want %q", tt.state, tt.desired, got, ok, tt.want)
+		}
+	}
+}
+
 func check(t *testing.T, what string, got []string, want ...string) {
 	t.Helper()
 	if d := cmp.Diff(want, got, cmpopts.SortSlices(func(a, b string) bool { return a < b })); d != "" {

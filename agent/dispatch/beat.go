@@ -96,6 +96,8 @@ func (t *term) markDown(ctx context.Context, nodes []string) error {
 			n.Status.State = swarm.NodeStateDown
 			n.Status.Message = errSilent.Error()
 			n.Down = batch.Time
+			n.Downs = append(n.Downs, batch.Time)
+			n.Downs = n.Downs[max(0, len(n.Downs)-state.MaxDowns):]
 			batch.Ops = append(batch.Ops, state.Op{Action: state.Update, Object: n, Expected: n.Modified})
 		}
 		if len(batch.Ops) == 0 {

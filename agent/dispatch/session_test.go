@@ -48,6 +48,15 @@ func TestSessionFlow(t *testing.T) {
 		t.Errorf("stored %+v", got.Status)
 	}
 	eventually(t, "acknowledged", func() bool { return n.client.Unreported() == 0 })
+	since := f.store.View().Task("t2").RunningAt
+	if since.IsZero() {
+		t.Error("not stored since when the task runs")
+	}
+	n.client.Report("t2", swarm.TaskStatus{Timestamp: time.Now(), State: swarm.TaskStateRunning, Message: "still"})
+	eventually(t, "next status", func() bool { return f.store.View().Task("t2").Status.Message == "still" })
+	if got := f.store.View().Task("t2").RunningAt; !got.Equal(since) {
+		t.Errorf("runs since %s, then since %s", since, got)
+	}
 
 	// A foreign status and a stale one change nothing, and are not kept forever.
 	n.client.Report("t3", swarm.TaskStatus{State: swarm.TaskStateFailed})
@@ -215,10 +224,38 @@ func TestHeartbeatLossMarksDown(t *testing.T) {
 	if n.Status.Message != "heartbeat failure" || n.Down.IsZero() {
 		t.Errorf("%+v, down since %s", n.Status, n.Down)
 	}
+	if len(n.Downs) != 1 || !n.Downs[0].Equal(n.Down) {
+		t.Errorf("noted downs %v, last %s", n.Downs, n.Down)
+	}
 	if late := n.Down.Sub(beats()); !beats().IsZero() && late > 500*time.Millisecond {
 		t.Errorf("marked %s late", late)
 	}
 	r.ends("silent node")
+}
+
+// Of a node that comes and goes only the latest times are kept.
+func TestDownsAreBounded(t *testing.T) {
+	f := newSwarm(t)
+	f.addNode("n1", swarm.NodeRoleWorker)
+	m := f.startManager("m1").lead()
+	first := time.Now().Add(-time.Hour).UTC().Round(0)
+	change(f, f.store.View().Node("n1"), func(n *state.Node) {
+		n.Status.State = swarm.NodeStateReady
+		for i := range state.MaxDowns {
+			n.Downs = append(n.Downs, first.Add(time.Duration(i)*time.Minute))
+		}
+	})
+	term, err := m.dispatcher.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := term.markDown(t.Context(), []string{"n1"}); err != nil {
+		t.Fatal(err)
+	}
+	n := f.store.View().Node("n1")
+	if len(n.Downs) != state.MaxDowns || !n.Downs[0].Equal(first.Add(time.Minute)) || !n.Downs[state.MaxDowns-1].Equal(n.Down) {
+		t.Errorf("noted downs %v, last %s", n.Downs, n.Down)
+	}
 }
 
 // A new leader gives every node that was ready six periods.

@@ -174,6 +174,9 @@ func (t *term) changes(reports []report) state.Batch {
 				continue
 			}
 			next.AppliedAt = batch.Time
+			if st.Status.State == swarm.TaskStateRunning && next.RunningAt.IsZero() {
+				next.RunningAt = batch.Time
+			}
 			if again {
 				batch.Ops[i].Object = next
 				continue
