@@ -47,6 +47,7 @@ type board struct {
 	freshTBD map[string]struct{}   // of unassigned: not tried yet
 	wake     map[string]time.Time  // services to reconcile later
 	desert   map[string]time.Time  // down nodes: when their tasks are given up
+	held     map[string]time.Time  // nodes that get no new tasks: until when
 	freed    bool                  // an address, a port or a subnet may have become free: try all unallocated
 	capacity bool                  // a node may take more than before: try all unassigned
 }
@@ -100,7 +101,7 @@ func newBoard(v state.View, at time.Time) *board {
 		tasks: map[string]*taskInfo{}, ports: map[portKey]string{},
 		unallocated: set{}, unassigned: set{}, reapable: set{}, netless: set{}, doomed: set{}, meshless: set{}, deserted: set{}, blocked: set{},
 		dirty: set{}, ending: set{}, crowded: map[placeKey]struct{}{}, freshNew: set{}, freshTBD: set{},
-		wake: map[string]time.Time{}, desert: map[string]time.Time{},
+		wake: map[string]time.Time{}, desert: map[string]time.Time{}, held: map[string]time.Time{},
 	}
 	if c := v.Cluster(); c != nil {
 		b.set(c)
@@ -233,7 +234,7 @@ func (b *board) wakeAt(service string, at time.Time) {
 
 func (b *board) nextWake() (time.Time, bool) {
 	var first time.Time
-	for _, m := range []map[string]time.Time{b.wake, b.desert} {
+	for _, m := range []map[string]time.Time{b.wake, b.desert, b.held} {
 		for _, at := range m {
 			if first.IsZero() || at.Before(first) {
 				first = at

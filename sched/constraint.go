@@ -22,24 +22,15 @@ const (
 
 // constraint is one "key == value" or "key != value".
 type constraint struct {
+	text       string // as it was written
 	key, value string
 	not        bool
 }
 
-// constraints must all hold. One that cannot be parsed never does.
+// constraints must all hold. One that cannot be parsed, or whose key is unknown, never does.
 type constraints struct {
 	all     []constraint
-	invalid bool
-}
-
-// CheckConstraints tells what is wrong with the placement constraints of a spec, in Swarm's words; nil if nothing is.
-func CheckConstraints(exprs []string) error {
-	for _, e := range exprs {
-		if _, err := parseConstraint(e); err != nil {
-			return err
-		}
-	}
-	return nil
+	invalid []string // those that cannot be parsed
 }
 
 func parseConstraints(exprs []string) constraints {
@@ -47,7 +38,7 @@ func parseConstraints(exprs []string) constraints {
 	for _, e := range exprs {
 		one, err := parseConstraint(e)
 		if err != nil {
-			c.invalid = true
+			c.invalid = append(c.invalid, e)
 			continue
 		}
 		c.all = append(c.all, one)
@@ -68,48 +59,100 @@ func parseConstraint(expr string) (constraint, error) {
 		if !constraintValue.MatchString(value) {
 			return constraint{}, fmt.Errorf("value '%s' is invalid", value)
 		}
-		return constraint{key: key, value: value, not: op == "!="}, nil
+		return constraint{text: expr, key: key, value: value, not: op == "!="}, nil
 	}
 	return constraint{}, fmt.Errorf("constraint expected one operator from ==, !=: %q", expr)
 }
 
+// any tells whether there is something to match at all.
+func (cs constraints) any() bool { return len(cs.all) > 0 || len(cs.invalid) > 0 }
+
 func (cs constraints) match(n *state.Node) bool {
-	if cs.invalid {
+	if len(cs.invalid) > 0 {
 		return false
 	}
-	for _, c := range cs.all {
-		if !c.match(n) {
+	for i := range cs.all {
+		if !cs.all[i].match(n) {
 			return false
 		}
 	}
 	return true
 }
 
-func (c constraint) match(n *state.Node) bool {
-	switch key := strings.ToLower(c.key); {
-	case key == "node.id":
-		return c.is(n.ID)
-	case key == "node.hostname":
-		return c.is(n.Description.Hostname)
-	case key == "node.ip":
-		return c.matchIP(n.Status.Addr)
-	case key == "node.role":
-		return c.is(string(n.Role))
-	case key == "node.platform.os":
-		return c.is(n.Description.Platform.OS)
-	case key == "node.platform.arch":
-		return c.is(n.Description.Platform.Architecture)
-	case len(key) > len(nodeLabels) && strings.HasPrefix(key, nodeLabels):
-		return c.is(n.Spec.Labels[c.key[len(nodeLabels):]])
-	case len(key) > len(engineLabels) && strings.HasPrefix(key, engineLabels):
-		return c.is(n.Description.Engine.Labels[c.key[len(engineLabels):]])
+// broken names the first constraint that a node does not satisfy, with what the node has; "" if it satisfies all.
+func (cs constraints) broken(n *state.Node) string {
+	if len(cs.invalid) > 0 {
+		return fmt.Sprintf("%q is no constraint", cs.invalid[0])
 	}
-	return false
+	for i := range cs.all {
+		c := &cs.all[i]
+		if c.match(n) {
+			continue
+		}
+		switch what, known := c.of(n); {
+		case !known:
+			return fmt.Sprintf("%q: unknown key", c.text)
+		case what == "":
+			return fmt.Sprintf("%q: it has none", c.text)
+		default:
+			return fmt.Sprintf("%q: it has %s", c.text, what)
+		}
+	}
+	return ""
 }
 
-func (c constraint) is(what string) bool { return strings.EqualFold(c.value, what) != c.not }
+func (c *constraint) match(n *state.Node) bool {
+	what, known := c.of(n)
+	switch {
+	case !known:
+		return false
+	case strings.EqualFold(c.key, "node.ip"):
+		return c.matchIP(what)
+	case strings.EqualFold(c.key, "node.platform.arch"):
+		return strings.EqualFold(arch(c.value), arch(what)) != c.not // "amd64" is what a node calls "x86_64"
+	}
+	return strings.EqualFold(c.value, what) != c.not
+}
 
-func (c constraint) matchIP(addr string) bool {
+// of is what a node has for the constraint's key; false if there is no such key. The names of labels tell cases apart.
+func (c *constraint) of(n *state.Node) (value string, known bool) {
+	switch key := strings.ToLower(c.key); {
+	case key == "node.id":
+		return n.ID, true
+	case key == "node.hostname":
+		return n.Description.Hostname, true
+	case key == "node.ip":
+		return n.Status.Addr, true
+	case key == "node.role":
+		return string(n.Role), true
+	case key == "node.platform.os":
+		return n.Description.Platform.OS, true
+	case key == "node.platform.arch":
+		return n.Description.Platform.Architecture, true
+	}
+	return label(n, c.key)
+}
+
+// label is a node's value for "node.labels.X" or "engine.labels.X"; false if key is neither.
+func label(n *state.Node, key string) (value string, known bool) {
+	if name, ok := cutFold(key, nodeLabels); ok {
+		return n.Spec.Labels[name], true
+	}
+	if name, ok := cutFold(key, engineLabels); ok {
+		return n.Description.Engine.Labels[name], true
+	}
+	return "", false
+}
+
+// cutFold takes a prefix, in any case, off something longer.
+func cutFold(s, prefix string) (rest string, ok bool) {
+	if len(s) <= len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
+		return "", false
+	}
+	return s[len(prefix):], true
+}
+
+func (c *constraint) matchIP(addr string) bool {
 	ip, err := netip.ParseAddr(addr)
 	if err != nil {
 		return c.not

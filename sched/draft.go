@@ -48,6 +48,7 @@ func (b *board) begin(at time.Time) {
 			b.dirty[id] = struct{}{}
 		}
 	}
+	b.endHolds()
 }
 
 // together marks the start of changes that shall be in one batch.

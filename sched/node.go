@@ -19,14 +19,16 @@ const (
 
 // nodeInfo is a node with what its tasks use of it. The node is nil when it was removed and still has tasks.
 type nodeInfo struct {
-	node   *state.Node
-	tasks  map[string]*taskInfo
-	active int            // tasks that shall run
-	by     map[string]int // of them, by service ID
-	cpu    int64          // reserved by tasks that have not ended
-	memory int64
-	other  map[string]int64 // generic resources by kind
-	ports  map[portKey]int  // host-mode ports in use
+	id      string
+	node    *state.Node
+	tasks   map[string]*taskInfo
+	active  int            // tasks that shall run
+	by      map[string]int // of them, by service ID
+	cpu     int64          // reserved by tasks that have not ended
+	memory  int64
+	generic genericStock    // generic resources that it has, and what is used of them
+	ports   map[portKey]int // host-mode ports in use
+	hold    time.Time       // until when it is held down
 
 	failures map[revisionKey][]time.Time // oldest first
 }
@@ -41,7 +43,7 @@ func (b *board) node(id string) *nodeInfo {
 	n := b.nodes[id]
 	if n == nil {
 		n = &nodeInfo{
-			tasks: map[string]*taskInfo{}, by: map[string]int{}, other: map[string]int64{},
+			id: id, tasks: map[string]*taskInfo{}, by: map[string]int{},
 			ports: map[portKey]int{}, failures: map[revisionKey][]time.Time{},
 		}
 		b.nodes[id] = n
@@ -53,6 +55,14 @@ func (b *board) setNode(id string, n *state.Node) {
 	i := b.node(id)
 	old := i.node
 	i.node = n
+	i.hold = time.Time{}
+	delete(b.held, id)
+	if n != nil {
+		i.generic.offer(n.Description.Resources.GenericResources)
+		if i.hold = holdEnd(n.Downs); i.hold.After(b.now) {
+			b.held[id] = i.hold
+		}
+	}
 	b.capacity = true
 	b.freed = b.freed || len(b.netless) > 0 // the prefixes of its host may have changed
 	if old != nil && b.mesh != nil {
@@ -112,6 +122,9 @@ func (n *nodeInfo) remove(t *taskInfo) {
 }
 
 func (n *nodeInfo) count(t *taskInfo, by int) {
+	if preassigned(t.Task) {
+		return
+	}
 	if live(t.Task) {
 		n.active += by
 		n.by[t.ServiceID] += by
@@ -119,14 +132,17 @@ func (n *nodeInfo) count(t *taskInfo, by int) {
 			delete(n.by, t.ServiceID)
 		}
 	}
-	if t.rev == nil || state.Terminal(t.Status.State) {
+	if state.Terminal(t.Status.State) {
+		return
+	}
+	if len(t.GenericResources) > 0 || t.rev != nil && len(t.rev.generic) > 0 {
+		n.generic.use(t.Task, t.rev, by)
+	}
+	if t.rev == nil {
 		return
 	}
 	n.cpu += int64(by) * t.rev.cpu
 	n.memory += int64(by) * t.rev.memory
-	for k, v := range t.rev.other {
-		n.other[k] += int64(by) * v
-	}
 	for _, p := range t.rev.hostPorts {
 		n.ports[p] += by
 	}

@@ -24,12 +24,13 @@ func TestConstraints(t *testing.T) {
 	for expr, want := range map[string]bool{
 		"node.id==abc": true, "node.id == ABC": true, "node.id!=abc": false, "NODE.HOSTNAME==host1": true, "node.hostname!=other": true,
 		"node.role==manager": true, "node.role==worker": false, "node.platform.os==linux": true, "node.platform.arch!=arm": true,
+		"node.platform.arch==amd64": true, "node.platform.arch!=amd64": false,
 		"node.labels.disk==ssd": true, "node.labels.disk!=ssd": false, "node.labels.none==x": false, "node.labels.none!=x": true,
 		"node.labels.Case==x": true, "node.labels.case==x": false, "engine.labels.os==debian": true,
 		"node.ip==192.0.2.7": true, "node.ip!=192.0.2.7": false, "node.ip==192.0.2.0/24": true, "node.ip!=192.0.2.0/24": false,
 		"node.ip==nonsense": false, "node.ip!=nonsense": false, "unknown==x": false, "unknown!=x": false, "node.labels.==x": false,
 	} {
-		if err := CheckConstraints([]string{expr}); err != nil {
+		if _, err := parseConstraint(expr); err != nil {
 			t.Errorf("%s: %v", expr, err)
 		}
 		if got := parseConstraints([]string{expr}).match(n); got != want {
@@ -167,11 +168,11 @@ func TestPool(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	c := refusals{3, 1}
+	c := judge{refused: [filters]int{3, 0, 1}}
 	if got, want := c.explain(), "no suitable node (3 nodes not available for new tasks; insufficient resources on 1 node)"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := (&refusals{}).explain(); got != "no suitable node" {
+	if got := (&judge{}).explain(); got != "no suitable node" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -93,7 +93,7 @@ func checkPlacement(r *rapid.T, w *world) {
 			r.Fatalf("task %s waits without a reason: %+v", t.ID, t.Status)
 		default:
 			for id, n := range b.nodes {
-				if new(refusals).check(n, t.rev) {
+				if newJudge(t.rev, w.clock.Now()).fits(n) {
 					r.Fatalf("task %s waits (%s) though node %s would take it", t.ID, t.Status.Err, id)
 				}
 			}

@@ -3,9 +3,10 @@ package sched
 import (
 	"encoding/json"
 	"reflect"
-	"strings"
+	"slices"
 	"time"
 
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/swarm"
 
 	"github.com/meshswarm/meshswarm/raft/state"
@@ -16,19 +17,22 @@ const defaultRestartDelay = 5 * time.Second
 // revisionInfo is a revision with what the parts need of it, worked out once.
 type revisionInfo struct {
 	*state.Revision
-	cpu, memory int64
-	other       map[string]int64
-	hostPorts   []portKey
-	constraints constraints
-	platforms   []swarm.Platform
-	maxReplicas uint64
+	cpu, memory   int64
+	generic       []genericNeed
+	hostPorts     []portKey
+	volumeDrivers []string // other than the engine's own
+	logDriver     string
+	constraints   constraints
+	spread        []string // keys of labels, outermost first
+	platforms     []swarm.Platform
+	maxReplicas   uint64
 }
 
 func newRevisionInfo(r *state.Revision) *revisionInfo {
 	i := &revisionInfo{Revision: r}
 	if r.Spec.Resources != nil && r.Spec.Resources.Reservations != nil {
 		res := r.Spec.Resources.Reservations
-		i.cpu, i.memory, i.other = res.NanoCPUs, res.MemoryBytes, generic(res.GenericResources)
+		i.cpu, i.memory, i.generic = res.NanoCPUs, res.MemoryBytes, genericNeeds(res.GenericResources)
 	}
 	if r.Endpoint != nil {
 		for _, p := range r.Endpoint.Ports {
@@ -40,25 +44,30 @@ func newRevisionInfo(r *state.Revision) *revisionInfo {
 	if p := r.Spec.Placement; p != nil {
 		i.constraints = parseConstraints(p.Constraints)
 		i.platforms, i.maxReplicas = p.Platforms, p.MaxReplicas
+		i.spread = spreadKeys(p.Preferences)
+	}
+	i.volumeDrivers = volumeDrivers(r.Spec.ContainerSpec)
+	if d := r.Spec.LogDriver; d != nil && d.Name != "none" {
+		i.logDriver = d.Name
 	}
 	return i
 }
 
-// generic counts resources by kind; of named ones each name is one.
-func generic(rs []swarm.GenericResource) map[string]int64 {
-	if len(rs) == 0 {
+// volumeDrivers lists the drivers that mounts of volumes name, other than the engine's own.
+func volumeDrivers(c *swarm.ContainerSpec) []string {
+	var drivers []string
+	if c == nil {
 		return nil
 	}
-	m := map[string]int64{}
-	for _, r := range rs {
-		switch {
-		case r.DiscreteResourceSpec != nil:
-			m[strings.ToLower(r.DiscreteResourceSpec.Kind)] += r.DiscreteResourceSpec.Value
-		case r.NamedResourceSpec != nil:
-			m[strings.ToLower(r.NamedResourceSpec.Kind)]++
+	for _, m := range c.Mounts {
+		if m.Type != mount.TypeVolume || m.VolumeOptions == nil || m.VolumeOptions.DriverConfig == nil {
+			continue
+		}
+		if d := m.VolumeOptions.DriverConfig.Name; d != "" && d != "local" && !slices.Contains(drivers, d) {
+			drivers = append(drivers, d)
 		}
 	}
-	return m
+	return drivers
 }
 
 func (i *revisionInfo) restartDelay() time.Duration {

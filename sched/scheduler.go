@@ -2,9 +2,9 @@ package sched
 
 import (
 	"cmp"
-	"container/heap"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -40,81 +40,110 @@ func (s *scheduler) run() {
 	for _, k := range keys {
 		tasks := groups[k]
 		slices.SortFunc(tasks, func(x, y *state.Task) int {
-			return cmp.Or(cmp.Compare(x.Slot, y.Slot), cmp.Compare(x.ID, y.ID))
+			return cmp.Or(cmp.Compare(x.Slot, y.Slot), cmp.Compare(x.NodeID, y.NodeID), cmp.Compare(x.ID, y.ID))
 		})
 		s.place(k, tasks)
 	}
 	clear(b.freshTBD)
 }
 
-// place finds nodes for tasks that are alike: all nodes are filtered once, then the best of a heap takes a task, is
-// asked again and goes back to its new rank.
+// place finds nodes for tasks that are alike: all nodes are filtered once, then the best takes a task, is asked again and
+// goes back to its new rank. Tasks that were made for a node only have that one asked.
 func (s *scheduler) place(k revisionKey, tasks []*state.Task) {
 	b := s.b
 	r := b.service(k.service).revisions[k.version]
 	if r == nil {
 		return
 	}
-	var why refusals
-	ranks := &ranking{}
-	for id, n := range b.nodes {
-		if n.node != nil && why.check(n, r) {
-			ranks.nodes = append(ranks.nodes, s.rank(id, n, k))
-		}
-	}
-	heap.Init(ranks)
-	for len(tasks) > 0 && ranks.Len() > 0 {
-		best := &ranks.nodes[0]
-		s.assign(tasks[0], best.id)
+	for len(tasks) > 0 && tasks[0].NodeID != "" {
+		s.settle(r, tasks[0])
 		tasks = tasks[1:]
-		if n := b.nodes[best.id]; why.check(n, r) {
-			*best = s.rank(best.id, n, k)
-			heap.Fix(ranks, 0)
-		} else {
-			heap.Pop(ranks)
-		}
 	}
 	if len(tasks) == 0 {
 		return
 	}
-	text := why.explain()
+	j := newJudge(r, b.now)
+	g := b.candidates(j, placing)
+	for len(tasks) > 0 && !g.empty() {
+		n := g.best().node
+		s.assign(tasks[0], n, r)
+		tasks = tasks[1:]
+		g.took(j.still(n), n.rank(k, b.now))
+	}
+	if len(tasks) == 0 {
+		return
+	}
+	text := j.explain()
 	for _, t := range tasks {
-		if t.Status.Err != text {
-			b.together()
-			b.setStatus(t, t.Status.State, t.Status.Message, text)
-		}
+		s.refuse(t, text)
 	}
 }
 
-func (s *scheduler) assign(t *state.Task, node string) {
+// settle decides about a task that was made for one node.
+func (s *scheduler) settle(r *revisionInfo, t *state.Task) {
+	j := newJudge(r, s.b.now)
+	if n := s.b.nodes[t.NodeID]; n != nil && j.fits(n) {
+		s.assign(t, n, r)
+		return
+	}
+	s.refuse(t, j.explain())
+}
+
+// candidates orders the nodes that may take a task, as the judge says.
+func (b *board) candidates(j *judge, d direction) *grove {
+	k := revisionKey{j.r.ServiceID, j.r.SpecVersion}
+	g := newGrove(j.r.spread, d)
+	for _, n := range b.nodes {
+		if n.node == nil {
+			continue
+		}
+		leaf := g.leaf(n.node, n.by[k.service])
+		if j.fits(n) {
+			leaf.nodes = append(leaf.nodes, n.rank(k, b.now))
+		}
+	}
+	g.grow()
+	return g
+}
+
+func (s *scheduler) assign(t *state.Task, n *nodeInfo, r *revisionInfo) {
 	s.b.together()
 	c := *t
-	c.NodeID = node
+	c.NodeID = n.node.ID
 	c.Status = swarm.TaskStatus{Timestamp: s.b.now, State: swarm.TaskStateAssigned, Message: "scheduler assigned task to node"}
+	if len(r.generic) > 0 {
+		c.GenericResources = n.generic.take(r.generic)
+	}
 	s.b.put(&c)
 }
 
-func (s *scheduler) rank(id string, n *nodeInfo, k revisionKey) nodeRank {
-	f := n.recentFailures(k, s.b.now)
-	if f < maxFailures {
-		f = 0
+// refuse notes why a task has no node, if that is not what it says already.
+func (s *scheduler) refuse(t *state.Task, text string) {
+	if t.Status.Err != text {
+		s.b.together()
+		s.b.setStatus(t, t.Status.State, t.Status.Message, text)
 	}
-	return nodeRank{id: id, failures: f, same: n.by[k.service], active: n.active}
 }
 
-// nodeRank orders nodes for one group: few recent failures, few tasks of the service, few tasks at all, then by ID.
+// rank is how good a node is for one more task of a revision. A few failures say nothing, many count.
+func (n *nodeInfo) rank(k revisionKey, at time.Time) nodeRank {
+	f := 0
+	if len(n.failures) > 0 {
+		if f = n.recentFailures(k, at); f < maxFailures {
+			f = 0
+		}
+	}
+	return nodeRank{id: n.id, node: n, failures: f, same: n.by[k.service], active: n.active}
+}
+
+// nodeRank orders nodes for one revision: few recent failures, few tasks of the service, few tasks at all, then by ID.
 type nodeRank struct {
 	id                     string
 	failures, same, active int
+	node                   *nodeInfo
 }
 
-// ranking is a heap, best node first.
-type ranking struct{ nodes []nodeRank }
-
-func (r *ranking) Len() int      { return len(r.nodes) }
-func (r *ranking) Swap(i, j int) { r.nodes[i], r.nodes[j] = r.nodes[j], r.nodes[i] }
-func (r *ranking) Less(i, j int) bool {
-	x, y := &r.nodes[i], &r.nodes[j]
+func (x *nodeRank) before(y *nodeRank) bool {
 	switch {
 	case x.failures != y.failures:
 		return x.failures < y.failures
@@ -124,11 +153,4 @@ func (r *ranking) Less(i, j int) bool {
 		return x.active < y.active
 	}
 	return x.id < y.id
-}
-func (r *ranking) Push(x any) { r.nodes = append(r.nodes, x.(nodeRank)) }
-func (r *ranking) Pop() any {
-	last := len(r.nodes) - 1
-	x := r.nodes[last]
-	r.nodes = r.nodes[:last]
-	return x
 }
