@@ -11,7 +11,7 @@ import (
 
 // display shows named lines that change: in place on a terminal, as new lines elsewhere, or not at all.
 type display interface {
-	// set gives a line its text. Lines keep the order of their first set.
+	// set gives a line its text. Lines keep the order of their first set. The line "" shows its text alone.
 	set(name, text string)
 	// flush shows what was set since the last flush.
 	flush()
@@ -64,6 +64,14 @@ func (l *lines) set(name, text string) {
 	}
 }
 
+// labelled is a line; one without a name is its text alone.
+func labelled(name, text string) string {
+	if name == "" {
+		return text
+	}
+	return name + ": " + text
+}
+
 // plainDisplay prints a line whenever its text changed.
 type plainDisplay struct {
 	lines
@@ -73,7 +81,7 @@ type plainDisplay struct {
 func (d *plainDisplay) flush() {
 	for _, name := range d.changed {
 		if text := d.text[name]; text != "" {
-			fmt.Fprintf(d.out, "%s: %s\n", name, strings.TrimRight(text, " "))
+			fmt.Fprintln(d.out, labelled(name, strings.TrimRight(text, " ")))
 		}
 	}
 	d.changed = nil
@@ -104,7 +112,7 @@ func (d *liveDisplay) flush() {
 		shown = shown[:height-1]
 	}
 	for _, name := range shown {
-		fmt.Fprintf(&frame, "\r%s\x1b[K\n", ellipsis(name+": "+d.text[name], width-1))
+		fmt.Fprintf(&frame, "\r%s\x1b[K\n", ellipsis(labelled(name, d.text[name]), width-1))
 	}
 	d.drawn = len(shown)
 	io.WriteString(d.out, frame.String())

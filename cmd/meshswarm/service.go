@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,7 +17,7 @@ func (p *program) serviceCommand() *cli.Command {
 		Name: "service", Usage: "Manage services",
 		Subcommands: []*cli.Command{
 			p.serviceCreate(), p.serviceInspect(), p.serviceLogs(), p.serviceList(), p.servicePs(),
-			p.serviceRemove(), p.serviceScale(), p.serviceUpdate(),
+			p.serviceRemove(), p.serviceRollback(), p.serviceScale(), p.serviceUpdate(),
 		},
 	}
 }
@@ -56,7 +57,7 @@ func (p *program) createService(c *cli.Context, o *serviceOptions) error {
 	if o.detach {
 		return nil
 	}
-	return p.converge(c.Context, node, made.ID, o.quiet)
+	return p.converge(c.Context, node, made.ID, waiting{quiet: o.quiet})
 }
 
 func (p *program) warn(warnings []string) {
@@ -84,6 +85,12 @@ func (p *program) updateService(c *cli.Context, o *serviceOptions, name string) 
 	if err != nil {
 		return err
 	}
+	if o.rollBack {
+		if err := rollbackAlone(c); err != nil {
+			return err
+		}
+		return p.rollBack(c.Context, node, name, o.detach, o.quiet)
+	}
 	service, _, err := node.ServiceInspectWithRaw(c.Context, name, swarm.ServiceInspectOptions{})
 	if err != nil {
 		return err
@@ -103,7 +110,7 @@ func (p *program) updateService(c *cli.Context, o *serviceOptions, name string) 
 	if o.detach {
 		return nil
 	}
-	return p.converge(c.Context, node, service.ID, o.quiet)
+	return p.converge(c.Context, node, service.ID, waiting{quiet: o.quiet})
 }
 
 func (p *program) serviceRemove() *cli.Command {
@@ -175,7 +182,7 @@ func (p *program) scaleServices(ctx context.Context, wanted []scaling, detach bo
 		if detach {
 			break
 		}
-		if err := p.converge(ctx, node, name, false); err != nil {
+		if err := p.converge(ctx, node, name, waiting{}); err != nil {
 			fmt.Fprintf(p.err, "%s: %s\n", name, p.explain(err))
 			failed = true
 		}
@@ -191,10 +198,14 @@ func (p *program) scaleService(ctx context.Context, node *client.Client, s scali
 	if err != nil {
 		return err
 	}
-	if service.Spec.Mode.Replicated == nil {
-		return fmt.Errorf("scale can only be used with replicated mode")
+	switch mode := service.Spec.Mode; {
+	case mode.Replicated != nil:
+		mode.Replicated.Replicas = &s.replicas
+	case mode.ReplicatedJob != nil:
+		mode.ReplicatedJob.TotalCompletions = &s.replicas
+	default:
+		return errors.New("scale can only be used with replicated or replicated-job mode")
 	}
-	service.Spec.Mode.Replicated.Replicas = &s.replicas
 	done, err := node.ServiceUpdate(ctx, service.ID, service.Version, service.Spec, swarm.ServiceUpdateOptions{})
 	if err != nil {
 		return err

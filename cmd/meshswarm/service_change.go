@@ -38,11 +38,13 @@ func (c *specChange) apply(ctx context.Context) error {
 	if err := c.applyMounts(); err != nil {
 		return err
 	}
+	if err := c.applyResources(); err != nil {
+		return err
+	}
 	c.applyLabels()
 	c.applyContainer()
 	c.applyContainerLists()
 	c.applyCapabilities()
-	c.applyResources()
 	c.applyPlacement()
 	c.applyPolicies()
 	c.applyEndpoint()
@@ -57,13 +59,23 @@ func assign[T any](c *specChange, flag string, field *T, v T) {
 }
 
 func (c *specChange) applyMode() error {
-	if !c.set("replicas") {
-		return nil
+	mode := &c.spec.Mode
+	switch {
+	case !c.set("replicas"):
+	case mode.Replicated != nil:
+		mode.Replicated.Replicas = c.o.replicas.p
+	case mode.ReplicatedJob != nil:
+		mode.ReplicatedJob.TotalCompletions = c.o.replicas.p
+	default:
+		return errReplicas
 	}
-	if c.spec.Mode.Replicated == nil {
-		return errors.New("replicas can only be used with replicated mode")
+	switch {
+	case !c.set("max-concurrent"):
+	case mode.ReplicatedJob != nil:
+		mode.ReplicatedJob.MaxConcurrent = c.o.maxConcurrent.p
+	default:
+		return errMaxConcurrent
 	}
-	c.spec.Mode.Replicated.Replicas = c.o.replicas.p
 	return nil
 }
 
@@ -104,9 +116,9 @@ func (c *specChange) applyCapabilities() {
 		container.CapabilityAdd, container.CapabilityDrop, c.o.capAdd.GetSlice(), c.o.capDrop.GetSlice())
 }
 
-func (c *specChange) applyResources() {
-	if !c.any("limit-cpu", "limit-memory", "limit-pids", "reserve-cpu", "reserve-memory") {
-		return
+func (c *specChange) applyResources() error {
+	if !c.any("limit-cpu", "limit-memory", "limit-pids", "reserve-cpu", "reserve-memory", "generic-resource-add", "generic-resource-rm") {
+		return nil
 	}
 	task := &c.spec.TaskTemplate
 	if task.Resources == nil {
@@ -123,17 +135,25 @@ func (c *specChange) applyResources() {
 	assign(c, "limit-pids", &task.Resources.Limits.Pids, c.o.limitPids)
 	assign(c, "reserve-cpu", &task.Resources.Reservations.NanoCPUs, c.o.reserveCPU.Value())
 	assign(c, "reserve-memory", &task.Resources.Reservations.MemoryBytes, c.o.reserveMemory.Value())
+	list, err := changeResources(task.Resources.Reservations.GenericResources, c.o.resources.GetSlice(), c.o.remove.resources.GetSlice())
+	if err == nil && c.any("generic-resource-add", "generic-resource-rm") {
+		task.Resources.Reservations.GenericResources = list
+	}
+	return err
 }
 
 func (c *specChange) applyPlacement() {
-	if !c.any("constraint-add", "constraint-rm", "replicas-max-per-node") {
+	if !c.any("constraint-add", "constraint-rm", "placement-pref-add", "placement-pref-rm", "replicas-max-per-node") {
 		return
 	}
 	task := &c.spec.TaskTemplate
 	if task.Placement == nil {
 		task.Placement = &swarm.Placement{}
 	}
-	task.Placement.Constraints = changeSorted(task.Placement.Constraints, c.o.constraints, c.o.remove.constraints)
+	if c.any("constraint-add", "constraint-rm") {
+		task.Placement.Constraints = changeSorted(task.Placement.Constraints, c.o.constraints, c.o.remove.constraints)
+	}
+	task.Placement.Preferences = changePrefs(task.Placement.Preferences, c.o.prefs, c.o.remove.prefs)
 	assign(c, "replicas-max-per-node", &task.Placement.MaxReplicas, c.o.maxPerNode)
 }
 
@@ -144,12 +164,18 @@ func (c *specChange) applyPolicies() {
 		}
 		c.o.restart.apply(c.spec.TaskTemplate.RestartPolicy, c.set)
 	}
-	if c.any(updateFlags...) {
-		if c.spec.UpdateConfig == nil {
-			c.spec.UpdateConfig = defaultUpdateConfig()
-		}
-		c.o.update.apply(c.spec.UpdateConfig, c.set)
+	c.applyUpdate(&c.o.update, &c.spec.UpdateConfig)
+	c.applyUpdate(&c.o.rollback, &c.spec.RollbackConfig)
+}
+
+func (c *specChange) applyUpdate(u *updateOptions, config **swarm.UpdateConfig) {
+	if !c.any(u.flagNames()...) {
+		return
 	}
+	if *config == nil {
+		*config = defaultUpdateConfig()
+	}
+	u.apply(*config, c.set)
 }
 
 func (c *specChange) applyEndpoint() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/docker/cli/opts"
@@ -19,7 +20,7 @@ type serviceOptions struct {
 	noResolveImage bool
 
 	name, mode                 string
-	replicas                   uintOption
+	replicas, maxConcurrent    uintOption
 	hostname, workdir, user    string
 	entrypoint, updateArgs     wordsOption
 	stopSignal                 string
@@ -29,6 +30,8 @@ type serviceOptions struct {
 	env, envFile               opts.ListOpts
 	labels, containerLabels    opts.ListOpts
 	groups, hosts, constraints opts.ListOpts
+	prefs                      placementPrefs
+	resources                  opts.ListOpts
 	dns, dnsSearch, dnsOption  opts.ListOpts
 	maxPerNode                 uint64
 	sysctls, capAdd, capDrop   opts.ListOpts
@@ -43,9 +46,9 @@ type serviceOptions struct {
 	logDriver                  string
 	logOpts                    opts.ListOpts
 	restart                    restartOptions
-	update                     updateOptions
+	update, rollback           updateOptions
 	health                     healthOptions
-	force                      bool
+	force, rollBack            bool
 	remove                     removals
 }
 
@@ -55,7 +58,9 @@ type restartOptions struct {
 	maxAttempts   uintOption
 }
 
+// updateOptions are the --update-* flags, or with kind "rollback" those of the same meaning for rollbacks.
 type updateOptions struct {
+	kind            string
 	parallelism     uint64
 	delay, monitor  time.Duration
 	failureAction   string
@@ -74,7 +79,8 @@ type healthOptions struct {
 type removals struct {
 	env, labels, containerLabels opts.ListOpts
 	groups, hosts, mounts        opts.ListOpts
-	constraints                  opts.ListOpts
+	constraints, resources       opts.ListOpts
+	prefs                        placementPrefs
 	dns, dnsSearch, dnsOption    opts.ListOpts
 	sysctls, ulimits, networks   opts.ListOpts
 	publish                      swarmopts.PortOpt
@@ -84,24 +90,24 @@ func newServiceOptions() *serviceOptions {
 	plain := func() opts.ListOpts { return opts.NewListOpts(nil) }
 	return &serviceOptions{
 		mode: "replicated", endpointMode: "vip",
-		update: updateOptions{parallelism: 1},
-		env:    opts.NewListOpts(opts.ValidateEnv), envFile: plain(),
+		update: updateOptions{kind: "update", parallelism: 1}, rollback: updateOptions{kind: "rollback", parallelism: 1},
+		env: opts.NewListOpts(opts.ValidateEnv), envFile: plain(),
 		labels: opts.NewListOpts(opts.ValidateLabel), containerLabels: opts.NewListOpts(opts.ValidateLabel),
-		groups: plain(), constraints: plain(), hosts: opts.NewListOpts(opts.ValidateExtraHost),
+		groups: plain(), constraints: plain(), resources: newResourceList(), hosts: opts.NewListOpts(opts.ValidateExtraHost),
 		dns: opts.NewListOpts(opts.ValidateIPAddress), dnsSearch: opts.NewListOpts(opts.ValidateDNSSearch), dnsOption: plain(),
 		sysctls: plain(), capAdd: plain(), capDrop: plain(), ulimits: *opts.NewUlimitOpt(nil),
 		logOpts: opts.NewListOpts(opts.ValidateEnv),
 		remove: removals{
 			env: plain(), labels: plain(), containerLabels: plain(), groups: plain(), hosts: plain(), mounts: plain(),
-			constraints: plain(),
-			dns:         plain(), dnsSearch: plain(), dnsOption: plain(), sysctls: plain(), ulimits: plain(), networks: plain(),
+			constraints: plain(), resources: plain(),
+			dns: plain(), dnsSearch: plain(), dnsOption: plain(), sysctls: plain(), ulimits: plain(), networks: plain(),
 		},
 	}
 }
 
 // commonFlags are those that create and update share, in the order of the alphabet within their groups.
 func (o *serviceOptions) commonFlags() []cli.Flag {
-	return []cli.Flag{
+	flags := []cli.Flag{
 		flagBool(&o.detach, "detach,d", detachUsage),
 		flagBool(&o.quiet, "quiet,q", "Suppress progress output"),
 		flagVar(&o.replicas, "replicas", "Number of tasks"),
@@ -124,6 +130,7 @@ func (o *serviceOptions) commonFlags() []cli.Flag {
 		flagString(&o.logDriver, "log-driver", "Logging driver for service"),
 		flagList(&o.logOpts, "log-opt", "Logging driver options"),
 		flagBool(&o.noResolveImage, "no-resolve-image", "Do not query the registry to resolve image digest and supported platforms"),
+		flagVar(&o.maxConcurrent, "max-concurrent", "Number of job tasks to run concurrently (default equal to --replicas)"),
 		flagInt(&o.oomScoreAdj, "oom-score-adj", "Tune host's OOM preferences (-1000 to 1000)"),
 		flagUint(&o.maxPerNode, "replicas-max-per-node", "Maximum number of tasks per node (default 0 = unlimited)"),
 		flagBool(&o.readOnly, "read-only", "Mount the container's root filesystem as read only"),
@@ -136,15 +143,39 @@ func (o *serviceOptions) commonFlags() []cli.Flag {
 		flagVar(&o.stopGrace, "stop-grace-period", "Time to wait before force killing a container (ns|us|ms|s|m|h) (default 10s)"),
 		flagString(&o.stopSignal, "stop-signal", "Signal to stop the container"),
 		flagBool(&o.tty, "tty,t", "Allocate a pseudo-TTY"),
-		flagDuration(&o.update.delay, "update-delay", "Delay between updates (ns|us|ms|s|m|h)"),
-		flagString(&o.update.failureAction, "update-failure-action", `Action on update failure ("pause", "continue") (default "pause")`),
-		flagVar(&o.update.maxFailureRatio, "update-max-failure-ratio", "Failure rate to tolerate during an update"),
-		flagDuration(&o.update.monitor, "update-monitor", "Duration after each task update to monitor for failure (ns|us|ms|s|m|h) (default 5s)"),
-		flagString(&o.update.order, "update-order", `Update order ("start-first", "stop-first") (default "stop-first")`),
-		flagUint(&o.update.parallelism, "update-parallelism", "Maximum number of tasks updated simultaneously (0 to update all at once)"),
 		flagString(&o.user, "user,u", "Username or UID (format: <name|uid>[:<group|gid>])"),
 		flagString(&o.workdir, "workdir,w", "Working directory inside the container"),
 	}
+	flags = append(flags, o.update.flags(`"pause", "continue", "rollback"`)...)
+	return append(flags, o.rollback.flags(`"pause", "continue"`)...)
+}
+
+// flags are --update-delay and the others, or --rollback-delay and the others, in the docker command's words.
+func (u *updateOptions) flags(actions string) []cli.Flag {
+	delay, during, order, done := "Delay between updates", "an update", "Update order", "updated simultaneously (0 to update all at once)"
+	if u.kind == "rollback" {
+		delay, during, order, done = "Delay between task rollbacks", "a rollback", "Rollback order", "rolled back simultaneously (0 to roll back all at once)"
+	}
+	const units = " (ns|us|ms|s|m|h)"
+	return []cli.Flag{
+		flagDuration(&u.delay, u.flag("delay"), delay+units),
+		flagString(&u.failureAction, u.flag("failure-action"), fmt.Sprintf(`Action on %s failure (%s) (default "pause")`, u.kind, actions)),
+		flagVar(&u.maxFailureRatio, u.flag("max-failure-ratio"), "Failure rate to tolerate during "+during),
+		flagDuration(&u.monitor, u.flag("monitor"), fmt.Sprintf("Duration after each task %s to monitor for failure%s (default 5s)", u.kind, units)),
+		flagString(&u.order, u.flag("order"), order+` ("start-first", "stop-first") (default "stop-first")`),
+		flagUint(&u.parallelism, u.flag("parallelism"), "Maximum number of tasks "+done),
+	}
+}
+
+func (u *updateOptions) flag(name string) string { return u.kind + "-" + name }
+
+// flagNames are the names of all of flags.
+func (u *updateOptions) flagNames() []string {
+	var names []string
+	for _, name := range []string{"delay", "failure-action", "max-failure-ratio", "monitor", "order", "parallelism"} {
+		names = append(names, u.flag(name))
+	}
+	return names
 }
 
 func (o *serviceOptions) createFlags() []cli.Flag {
@@ -156,13 +187,15 @@ func (o *serviceOptions) createFlags() []cli.Flag {
 		flagList(&o.dnsSearch, "dns-search", "Set custom DNS search domains"),
 		flagList(&o.env, "env,e", "Set environment variables"),
 		flagList(&o.envFile, "env-file", "Read in a file of environment variables"),
+		flagList(&o.resources, "generic-resource", "User defined resources that each task needs (KIND=NUMBER)"),
 		flagList(&o.groups, "group", "Set one or more supplementary user groups for the container"),
 		flagList(&o.hosts, "host", "Set one or more custom host-to-IP mappings (host:ip)"),
 		flagList(&o.labels, "label,l", "Service labels"),
-		flagString(&o.mode, "mode", `Service mode ("replicated", "global")`),
+		flagString(&o.mode, "mode", `Service mode ("replicated", "global", "replicated-job", "global-job")`),
 		flagVar(&o.mounts, "mount", "Attach a filesystem mount to the service"),
 		flagString(&o.name, "name", "Service name"),
 		flagVar(&o.networks, "network", "Network attachments"),
+		flagVar(&o.prefs, "placement-pref", "Add a placement preference (spread=LABEL)"),
 		flagVar(&o.publish, "publish,p", "Publish a port as a node port"),
 		flagList(&o.sysctls, "sysctl", "Sysctl options"),
 		flagVar(&o.ulimits, "ulimit", "Ulimit options"),
@@ -186,6 +219,8 @@ func (o *serviceOptions) updateFlags() []cli.Flag {
 		flagList(&o.env, "env-add", "Add or update an environment variable"),
 		flagList(&rm.env, "env-rm", "Remove an environment variable"),
 		flagBool(&o.force, "force", "Force update even if no changes require it"),
+		flagList(&o.resources, "generic-resource-add", "Add or update a user defined resource that each task needs (KIND=NUMBER)"),
+		flagList(&rm.resources, "generic-resource-rm", "Remove a user defined resource by its kind"),
 		flagList(&o.groups, "group-add", "Add an additional supplementary user group to the container"),
 		flagList(&rm.groups, "group-rm", "Remove a previously added supplementary user group from the container"),
 		flagList(&o.hosts, "host-add", "Add a custom host-to-IP mapping (host:ip)"),
@@ -197,8 +232,11 @@ func (o *serviceOptions) updateFlags() []cli.Flag {
 		flagList(&rm.mounts, "mount-rm", "Remove a mount by its target path"),
 		flagVar(&o.networks, "network-add", "Add a network"),
 		flagList(&rm.networks, "network-rm", "Remove a network"),
+		flagVar(&o.prefs, "placement-pref-add", "Add a placement preference (spread=LABEL)"),
+		flagVar(&rm.prefs, "placement-pref-rm", "Remove a placement preference (spread=LABEL)"),
 		flagVar(&o.publish, "publish-add", "Add or update a published port"),
 		flagVar(&rm.publish, "publish-rm", "Remove a published port by its target port"),
+		flagBool(&o.rollBack, "rollback", "Rollback to previous specification"),
 		flagList(&o.sysctls, "sysctl-add", "Add or update a Sysctl option"),
 		flagList(&rm.sysctls, "sysctl-rm", "Remove a Sysctl option"),
 		flagVar(&o.ulimits, "ulimit-add", "Add or update a ulimit option"),

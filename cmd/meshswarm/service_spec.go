@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,14 @@ func (o *serviceOptions) spec(ctx context.Context, finder networkFinder, set fun
 	mode, err := o.serviceMode()
 	if err != nil {
 		return swarm.ServiceSpec{}, err
+	}
+	resources, err := requestedResources(o.resources.GetSlice())
+	if err != nil {
+		return swarm.ServiceSpec{}, err
+	}
+	update, rollback := o.update.config(set), o.rollback.config(set)
+	if (mode.ReplicatedJob != nil || mode.GlobalJob != nil) && (update != nil || rollback != nil) {
+		return swarm.ServiceSpec{}, errors.New("update and rollback configuration is not supported for jobs")
 	}
 	networks, err := o.attachments(ctx, finder)
 	if err != nil {
@@ -73,16 +82,21 @@ func (o *serviceOptions) spec(ctx context.Context, finder networkFinder, set fun
 			},
 			Networks: networks,
 			Resources: &swarm.ResourceRequirements{
-				Limits:       &swarm.Limit{NanoCPUs: o.limitCPU.Value(), MemoryBytes: o.limitMemory.Value(), Pids: o.limitPids},
-				Reservations: &swarm.Resources{NanoCPUs: o.reserveCPU.Value(), MemoryBytes: o.reserveMemory.Value()},
+				Limits: &swarm.Limit{NanoCPUs: o.limitCPU.Value(), MemoryBytes: o.limitMemory.Value(), Pids: o.limitPids},
+				Reservations: &swarm.Resources{
+					NanoCPUs: o.reserveCPU.Value(), MemoryBytes: o.reserveMemory.Value(), GenericResources: resources,
+				},
 			},
 			RestartPolicy: o.restart.policy(set),
-			Placement:     &swarm.Placement{Constraints: o.constraints.GetSlice(), MaxReplicas: o.maxPerNode},
-			LogDriver:     o.driver(),
+			Placement: &swarm.Placement{
+				Constraints: o.constraints.GetSlice(), Preferences: o.prefs, MaxReplicas: o.maxPerNode,
+			},
+			LogDriver: o.driver(),
 		},
-		Mode:         mode,
-		UpdateConfig: o.update.config(set),
-		EndpointSpec: &swarm.EndpointSpec{Mode: swarm.ResolutionMode(strings.ToLower(o.endpointMode)), Ports: o.publish.Value()},
+		Mode:           mode,
+		UpdateConfig:   update,
+		RollbackConfig: rollback,
+		EndpointSpec:   &swarm.EndpointSpec{Mode: swarm.ResolutionMode(strings.ToLower(o.endpointMode)), Ports: o.publish.Value()},
 	}, nil
 }
 
@@ -105,17 +119,34 @@ func keyOf(kv string) string {
 }
 
 func (o *serviceOptions) serviceMode() (swarm.ServiceMode, error) {
-	switch o.mode {
-	case "replicated":
-		return swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: o.replicas.p}}, nil
-	case "global":
-		if o.replicas.p != nil {
-			return swarm.ServiceMode{}, errors.New("replicas can only be used with replicated mode")
-		}
-		return swarm.ServiceMode{Global: &swarm.GlobalService{}}, nil
+	job, replicated := o.mode == "replicated-job", o.mode == "replicated"
+	switch {
+	case !slices.Contains([]string{"replicated", "global", "replicated-job", "global-job"}, o.mode):
+		return swarm.ServiceMode{}, fmt.Errorf("unknown mode: %s: write replicated, global, replicated-job or global-job", o.mode)
+	case o.replicas.p != nil && !replicated && !job:
+		return swarm.ServiceMode{}, errReplicas
+	case o.maxPerNode > 0 && !replicated && !job:
+		return swarm.ServiceMode{}, errors.New("replicas-max-per-node can only be used with replicated or replicated-job mode")
+	case o.maxConcurrent.p != nil && !job:
+		return swarm.ServiceMode{}, errMaxConcurrent
 	}
-	return swarm.ServiceMode{}, fmt.Errorf("unknown mode: %s, only replicated and global supported", o.mode)
+	switch o.mode {
+	case "global":
+		return swarm.ServiceMode{Global: &swarm.GlobalService{}}, nil
+	case "global-job":
+		return swarm.ServiceMode{GlobalJob: &swarm.GlobalJob{}}, nil
+	case "replicated-job":
+		return swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{
+			MaxConcurrent: cmp.Or(o.maxConcurrent.p, o.replicas.p), TotalCompletions: o.replicas.p,
+		}}, nil
+	}
+	return swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: o.replicas.p}}, nil
 }
+
+var (
+	errReplicas      = errors.New("replicas can only be used with replicated or replicated-job mode")
+	errMaxConcurrent = errors.New("max-concurrent can only be used with replicated-job mode")
+)
 
 // attachments looks the networks up, in the order of the flags.
 func (o *serviceOptions) attachments(ctx context.Context, finder networkFinder) ([]swarm.NetworkAttachmentConfig, error) {
@@ -195,13 +226,9 @@ func (r *restartOptions) apply(policy *swarm.RestartPolicy, set func(string) boo
 	}
 }
 
-var updateFlags = []string{
-	"update-parallelism", "update-delay", "update-monitor", "update-failure-action", "update-max-failure-ratio", "update-order",
-}
-
 // config is nil, for the swarm's default, unless a flag says otherwise.
 func (u *updateOptions) config(set func(string) bool) *swarm.UpdateConfig {
-	if !anySet(set, updateFlags...) {
+	if !anySet(set, u.flagNames()...) {
 		return nil
 	}
 	config := defaultUpdateConfig()
@@ -217,22 +244,22 @@ func defaultUpdateConfig() *swarm.UpdateConfig {
 }
 
 func (u *updateOptions) apply(config *swarm.UpdateConfig, set func(string) bool) {
-	if set("update-parallelism") {
+	if set(u.flag("parallelism")) {
 		config.Parallelism = u.parallelism
 	}
-	if set("update-delay") {
+	if set(u.flag("delay")) {
 		config.Delay = u.delay
 	}
-	if set("update-monitor") {
+	if set(u.flag("monitor")) {
 		config.Monitor = u.monitor
 	}
-	if set("update-failure-action") {
+	if set(u.flag("failure-action")) {
 		config.FailureAction = u.failureAction
 	}
-	if set("update-max-failure-ratio") {
+	if set(u.flag("max-failure-ratio")) {
 		config.MaxFailureRatio = float32(u.maxFailureRatio)
 	}
-	if set("update-order") {
+	if set(u.flag("order")) {
 		config.Order = u.order
 	}
 }

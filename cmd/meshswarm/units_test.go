@@ -244,7 +244,9 @@ func TestHopeless(t *testing.T) {
 		{"scaled down", nil, []swarm.Task{task("a", swarm.TaskStateShutdown, swarm.TaskStateShutdown, ""), task("b", swarm.TaskStateRunning, swarm.TaskStateShutdown, "")}, ""},
 	} {
 		w := &convergence{}
-		err := w.hopeless(swarm.Service{Spec: swarm.ServiceSpec{Annotations: swarm.Annotations{Name: "web"}, TaskTemplate: swarm.TaskSpec{RestartPolicy: c.policy}}}, c.tasks)
+		err := w.hopeless(&scene{tasks: c.tasks, service: swarm.Service{Spec: swarm.ServiceSpec{
+			Annotations: swarm.Annotations{Name: "web"}, TaskTemplate: swarm.TaskSpec{RestartPolicy: c.policy},
+		}}})
 		switch {
 		case c.want == "" && err != nil:
 			t.Errorf("%s: %v", c.name, err)
@@ -287,7 +289,7 @@ func TestConvergeInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out bytes.Buffer
-	if err := (&program{out: &out}).converge(ctx, node, "web", false); err != nil {
+	if err := (&program{out: &out}).converge(ctx, node, "web", waiting{}); err != nil {
 		t.Error(err)
 	}
 	if want := "Operation continuing in background.\nUse `meshswarm service ps web` to check progress.\n"; out.String() != want {
@@ -303,7 +305,10 @@ func TestConvergeComplaints(t *testing.T) {
 	replicas := uint64(3)
 	service := swarm.Service{Spec: swarm.ServiceSpec{Mode: swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: &replicas}}}}
 	w := &convergence{show: silent{}}
-	w.look(service, []swarm.Task{task(1, "port 80 is busy"), task(2, ""), task(3, "port 80 is busy")}, map[string]bool{"n": true}, time.Second)
+	w.look(&scene{
+		service: service, nodes: map[string]swarm.Node{"n": {ID: "n"}}, wanted: 3,
+		tasks: []swarm.Task{task(1, "port 80 is busy"), task(2, ""), task(3, "port 80 is busy")},
+	})
 	if diff := cmp.Diff([]string{"port 80 is busy"}, w.complaints); diff != "" {
 		t.Error(diff)
 	}
