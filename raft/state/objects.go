@@ -172,6 +172,9 @@ type Task struct {
 	GenericResources []swarm.GenericResource `json:",omitempty"`
 	// Crashes counts the tasks in the same place just before this one that ended by themselves soon after their start.
 	Crashes uint32 `json:",omitempty"`
+	// Evicted is set when the leader ended the task because its node no longer meets what its service asks for: that
+	// costs no restart attempt.
+	Evicted bool `json:",omitempty"`
 }
 
 // MaxDowns bounds Node.Downs.
