@@ -1,0 +1,181 @@
+package sim
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshswarm/meshswarm/agent/dispatch"
+	"github.com/meshswarm/meshswarm/agent/rpc"
+	"github.com/meshswarm/meshswarm/agent/task"
+	"github.com/meshswarm/meshswarm/raft/state"
+	"github.com/meshswarm/meshswarm/sched"
+	"github.com/meshswarm/meshswarm/secrets"
+	"github.com/meshswarm/meshswarm/secrets/secretstest"
+)
+
+// Resources of a simulated node.
+const (
+	nodeCPUs   = 64e9
+	nodeMemory = 256 << 30
+)
+
+// agent is a simulated node: a real session client and a real worker over a simulated engine.
+type agent struct {
+	t        testing.TB
+	id       string
+	identity *secrets.Identity
+	managers []string // control addresses, in the order in which this node tries them
+	engine   *engine
+	line     *line
+	facts    dispatch.Facts
+	witness  bool // keeps all it is told
+	log      *slog.Logger
+
+	stop func() error // of the present life; nil while there is none
+
+	mu        sync.Mutex
+	client    *dispatch.Client
+	worker    *task.Worker
+	connected string // the manager that it has a session with
+	told      state.Assignments
+	heard     int // assignments heard of
+}
+
+func newAgent(t testing.TB, i int, authority *secrets.Authority, managers []string, w *world, witness bool, log *slog.Logger) *agent {
+	t.Helper()
+	a := &agent{
+		t: t, id: fmt.Sprintf("node%05d", i), engine: newEngine(w), line: newLine(i), witness: witness, log: log,
+	}
+	for k := range managers {
+		a.managers = append(a.managers, managers[(i+k)%len(managers)])
+	}
+	a.identity = secretstest.Identity(t, authority, a.id, secrets.RoleWorker)
+	var key [32]byte
+	_, _ = rand.Read(key[:])
+	a.facts = dispatch.Facts{
+		Description: swarm.NodeDescription{
+			Hostname: a.id, Platform: swarm.Platform{OS: "linux", Architecture: "x86_64"},
+			Resources: swarm.Resources{NanoCPUs: nodeCPUs, MemoryBytes: nodeMemory},
+			Engine:    swarm.EngineDescription{EngineVersion: "simulated"},
+		},
+		MeshKey: base64.StdEncoding.EncodeToString(key[:]), MinPort: 1024,
+		Endpoint: netip.AddrPortFrom(netip.IPv4Unspecified(), 51820),
+	}
+	return a
+}
+
+// node is the agent as a new member in the store.
+func (a *agent) node() *state.Node {
+	return &state.Node{
+		ID: a.id, Role: swarm.NodeRoleWorker, Spec: swarm.NodeSpec{Role: swarm.NodeRoleWorker, Availability: swarm.NodeAvailabilityActive},
+		Status: swarm.NodeStatus{State: swarm.NodeStateUnknown},
+	}
+}
+
+// start begins a life of the node's agent.
+func (a *agent) start() {
+	a.t.Helper()
+	conn, err := rpc.NewClient(rpc.ClientConfig{Identity: func() *secrets.Identity { return a.identity }, Dial: a.line.dial})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	client, err := dispatch.NewClient(dispatch.ClientConfig{
+		RPC: conn, Managers: func() []string { return a.managers }, Facts: func() dispatch.Facts { return a.facts },
+		Handler: a, Patch: a.patch, Connected: a.noteConnected, Logger: a.log,
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	worker, err := task.NewWorker(task.Config{Executor: a.engine, Report: client.Report})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.mu.Lock()
+	a.client, a.worker = client, worker
+	a.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return client.Run(ctx) })
+	g.Go(func() error { return worker.Run(ctx) })
+	a.stop = func() error {
+		a.stop = nil
+		cancel()
+		err := g.Wait()
+		conn.Close()
+		return err
+	}
+}
+
+// crash is a power cut.
+func (a *agent) crash() error {
+	err := a.stop()
+	a.engine.crash()
+	return err
+}
+
+// patch is sched.Patch for witnesses. The others keep their tasks only: what a thousand nodes know about each other's tasks
+// would not fit into one machine.
+func (a *agent) patch(old state.Assignments, d state.Delta) state.Assignments {
+	if !a.witness {
+		d.Set = state.Assignments{Tasks: d.Set.Tasks}
+		d.Remove = state.Removals{Tasks: d.Remove.Tasks}
+	}
+	return sched.Patch(old, d)
+}
+
+// Assign implements dispatch.Handler.
+func (a *agent) Assign(as state.Assignments, _ uint64) {
+	a.mu.Lock()
+	a.told = as
+	a.heard++
+	w := a.worker
+	a.mu.Unlock()
+	w.Assign(as.Tasks)
+}
+
+// Logs implements dispatch.Handler.
+func (a *agent) Logs(context.Context, dispatch.LogRequest) (io.ReadCloser, error) {
+	return nil, errors.New("simulated tasks say nothing")
+}
+
+func (a *agent) noteConnected(addr string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.connected = addr
+}
+
+// session is the manager that the node has a session with, "" for none.
+func (a *agent) session() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.connected
+}
+
+// unreported is the number of statuses that no manager has taken yet.
+func (a *agent) unreported() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.client.Unreported()
+}
+
+// assignments is what the node was told last.
+func (a *agent) assignments() state.Assignments {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.told
+}
+
+// agentTimeout bounds the end of a life.
+const agentTimeout = 30 * time.Second

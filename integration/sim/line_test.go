@@ -1,0 +1,98 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+)
+
+// line is a node's way to the managers. A line that is cut is silent: what is sent waits, as with a network that drops
+// packets, and arrives when it is whole again, unless somebody gave up meanwhile.
+type line struct {
+	dialer net.Dialer
+
+	mu    sync.Mutex
+	whole chan struct{} // closed while the line is whole
+}
+
+// newLine gives node number i a source address of its own, so that the managers see a thousand machines and not one.
+func newLine(i int) *line {
+	l := &line{whole: make(chan struct{})}
+	l.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, byte(16+i>>16), byte(i>>8), byte(i))}
+	close(l.whole)
+	return l
+}
+
+func (l *line) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.whole = make(chan struct{})
+}
+
+func (l *line) heal() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.whole)
+}
+
+func (l *line) wait() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.whole
+}
+
+// dial is for rpc.ClientConfig.Dial.
+func (l *line) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	select {
+	case <-l.wait():
+	case <-ctx.Done():
+		return nil, fmt.Errorf("dial %s: %w", addr, context.Cause(ctx))
+	}
+	c, err := l.dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &lineConn{Conn: c, line: l, closed: make(chan struct{})}, nil
+}
+
+// lineConn is a connection over a line.
+type lineConn struct {
+	net.Conn
+	line   *line
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Read implements net.Conn.
+func (c *lineConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.passes() {
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *lineConn) Write(p []byte) (int, error) {
+	if !c.passes() {
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(p)
+}
+
+// passes waits until the line is whole; false when the connection was closed first.
+func (c *lineConn) passes() bool {
+	select {
+	case <-c.line.wait():
+		return true
+	case <-c.closed:
+		return false
+	}
+}
+
+// Close implements net.Conn.
+func (c *lineConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}

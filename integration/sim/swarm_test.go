@@ -1,0 +1,231 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/raft/rafttest"
+	"github.com/meshswarm/meshswarm/raft/state"
+	"github.com/meshswarm/meshswarm/secrets"
+	"github.com/meshswarm/meshswarm/secrets/secretstest"
+)
+
+const managers = 3
+
+// simulation is a whole swarm in this process.
+type simulation struct {
+	*testing.T
+	options
+	world    *world
+	managers []*manager
+	agents   []*agent
+	services []service
+	report   *report
+	past     []*audit // of managers' former lives
+}
+
+// newSimulation makes managers and nodes; nothing runs yet.
+func newSimulation(t *testing.T, o options) *simulation {
+	s := &simulation{T: t, options: o, world: newWorld(), report: newReport(o)}
+	log := slog.New(slog.DiscardHandler)
+	if o.verbose {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	authority := secretstest.Authority(t)
+	dir := t.TempDir()
+	var addrs []string
+	for i := range managers {
+		// Addresses that no other program listens on, also while a manager is down.
+		m := &manager{
+			t: t, id: fmt.Sprintf("manager%d", i+1), addr: fmt.Sprintf("127.%d.%d.%d:2377", 2+i, os.Getpid()>>8&0xff, os.Getpid()&0xff),
+			dir: filepath.Join(dir, fmt.Sprintf("manager%d", i+1)), sealer: rafttest.NewSealer(), world: s.world,
+			conns: 2*o.agents + 100, log: log.With("node", fmt.Sprintf("manager%d", i+1)),
+		}
+		m.identity = secretstest.Identity(t, authority, m.id, secrets.RoleManager)
+		s.managers = append(s.managers, m)
+		addrs = append(addrs, m.addr)
+	}
+	first := s.firstBatch(authority)
+	s.managers[0].first = &first
+	for i := range o.agents {
+		s.agents = append(s.agents, newAgent(t, i, authority, addrs, s.world, i%max(1, o.agents/max(1, o.witnesses)) == 0, slog.New(slog.DiscardHandler)))
+	}
+	return s
+}
+
+// firstBatch is the swarm's first log entry, like that of package agent. The subnets are as large as the tasks need.
+func (s *simulation) firstBatch(authority *secrets.Authority) state.Batch {
+	key, err := authority.KeyPEM()
+	if err != nil {
+		s.Fatal(err)
+	}
+	history := int64(5)
+	spec := swarm.Spec{Annotations: swarm.Annotations{Name: "default"}, Orchestration: swarm.OrchestrationConfig{TaskHistoryRetentionLimit: &history}}
+	return state.Batch{Time: time.Now(), Ops: []state.Op{
+		{Action: state.Create, Object: &state.Cluster{
+			ID: secretstest.SwarmID, Spec: spec, RootCert: authority.CertPEM(), RootKey: key, DataPathPort: 51820,
+			DefaultAddrPool: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			// Room for twice the tasks of the largest network: addresses of lost nodes' tasks stay taken.
+			SubnetSize: 32 - bits.Len(uint(2*s.tasks+64)),
+			MeshSubnet: netip.MustParsePrefix("100.96.0.0/11"),
+		}},
+		{Action: state.Create, Object: &state.Network{ID: "ingress-network", Spec: swarm.NetworkSpec{
+			Annotations: swarm.Annotations{Name: "ingress"}, DriverConfiguration: &swarm.Driver{Name: "overlay"}, Ingress: true, Scope: "swarm",
+		}}},
+	}}
+}
+
+// boot starts the managers, makes them one quorum, and starts the nodes.
+func (s *simulation) boot() {
+	for _, m := range s.managers {
+		m.start()
+	}
+	for _, m := range s.managers[1:] {
+		s.until("manager joins", func() error {
+			l := s.leader()
+			if l == nil {
+				return errors.New("no leader")
+			}
+			ctx, cancel := context.WithTimeout(s.Context(), 15*time.Second)
+			defer cancel()
+			return l.raft.AddManager(ctx, m.id, m.addr)
+		})
+	}
+	s.until("the swarm exists", func() error {
+		if l := s.leader(); l == nil || l.store.View().Cluster() == nil {
+			return errors.New("no cluster object")
+		}
+		return nil
+	})
+	for chunk := range slices.Chunk(s.agents, 200) {
+		var ops []state.Op
+		for _, a := range chunk {
+			ops = append(ops, state.Op{Action: state.Create, Object: a.node()})
+		}
+		s.propose(ops...)
+	}
+	for _, a := range s.agents {
+		a.start()
+	}
+	s.nodesReady(len(s.agents))
+}
+
+// stop ends everything that still runs, and tells what ended badly.
+func (s *simulation) stop() {
+	for _, a := range s.agents {
+		if a.stop != nil {
+			if err := a.stop(); err != nil {
+				s.Errorf("%s ended with: %v", a.id, err)
+			}
+		}
+	}
+	for _, m := range s.managers {
+		if err := m.kill(); err != nil {
+			s.Errorf("%s ended with: %v", m.id, err)
+		}
+	}
+}
+
+// leader is the life of whoever holds itself for the leader, nil if nobody does.
+func (s *simulation) leader() *life {
+	for _, m := range s.managers {
+		if l := m.alive(); l != nil && l.raft.IsLeader() {
+			return l
+		}
+	}
+	return nil
+}
+
+// propose changes the store, by whoever leads.
+func (s *simulation) propose(ops ...state.Op) {
+	s.Helper()
+	s.until("propose", func() error { return s.tryPropose(ops...) })
+}
+
+func (s *simulation) tryPropose(ops ...state.Op) error {
+	l := s.leader()
+	if l == nil {
+		return errors.New("no leader")
+	}
+	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
+	defer cancel()
+	_, err := l.raft.Propose(ctx, state.Batch{Ops: ops, Time: time.Now()})
+	return err
+}
+
+// change updates a service as a user's update does.
+func (s *simulation) change(id string, f func(*swarm.ServiceSpec)) {
+	s.Helper()
+	s.until("update service", func() error {
+		l := s.leader()
+		if l == nil {
+			return errors.New("no leader")
+		}
+		old := l.store.View().Service(id)
+		next := old.Clone()
+		f(&next.Spec)
+		next.SpecVersion++
+		next.PreviousSpec, next.UpdateStatus = &old.Spec, nil
+		return s.tryPropose(
+			state.Op{Action: state.Update, Object: next, Expected: old.Modified, SpecChange: true},
+			state.Op{Action: state.Create, Object: revision(next)},
+		)
+	})
+}
+
+func revision(s *state.Service) *state.Revision {
+	return &state.Revision{ServiceID: s.ID, SpecVersion: s.SpecVersion, Spec: s.Spec.TaskTemplate, Endpoint: s.Spec.EndpointSpec}
+}
+
+// nodesReady waits until so many nodes are ready and have a session with the leader.
+func (s *simulation) nodesReady(n int) {
+	s.Helper()
+	s.until(fmt.Sprintf("%d nodes ready", n), func() error {
+		l := s.leader()
+		if l == nil {
+			return errors.New("no leader")
+		}
+		ready := 0
+		for _, node := range l.store.View().Nodes() {
+			if node.Status.State == swarm.NodeStateReady {
+				ready++
+			}
+		}
+		sessions := 0
+		_, addr := l.raft.Leader()
+		for _, a := range s.agents {
+			if a.stop != nil && a.session() == addr {
+				sessions++
+			}
+		}
+		if ready < n || sessions < n {
+			return fmt.Errorf("%d nodes are ready, %d have a session", ready, sessions)
+		}
+		return nil
+	})
+}
+
+// until tries again and again until there is no error, or patience is over.
+func (s *simulation) until(what string, try func() error) {
+	s.Helper()
+	for deadline := time.Now().Add(s.patience); ; time.Sleep(5 * time.Millisecond) {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("%s: %v", what, err)
+		}
+	}
+}
