@@ -33,7 +33,8 @@ func lostBackends(old, new *tables) bool {
 
 // checkFlow ends w when its backend does not serve its VIP any more. A client
 // of TCP is told with a reset; should that not fit its window, its next packet
-// gets another. A UDP flow is forgotten, and its next packet picks anew.
+// gets another. A flow of UDP, or one that the backend never answered, is
+// forgotten, and its next packet (the SYN, once more) picks anew.
 func (f *fabric) checkFlow(t *tables, w *flow) {
 	if v := t.vips[w.vip()]; v != nil {
 		if _, ok := v.members[w.backend]; ok {
@@ -44,7 +45,7 @@ func (f *fabric) checkFlow(t *tables, w *flow) {
 		return
 	}
 	f.metrics.resets.Add(1)
-	if !w.fwd.tcp() || w.closed() {
+	if !w.fwd.tcp() || w.closed() || !w.is(flowEstablished) {
 		f.flows.remove(w)
 		return
 	}

@@ -306,6 +306,22 @@ func TestBackendDrainsThenDies(t *testing.T) {
 	client.never()
 }
 
+// A client that has not heard of its backend yet is not told that it is gone: its next SYN goes to another.
+func TestBackendGoesBeforeItAnswers(t *testing.T) {
+	n1 := newFabricNode(t, node1)
+	n1.set(vipTables(on(3)))
+	client := n1.task("c", "a", TUN, nil, "10.0.16.2")
+	s3, s4 := n1.task("s3", "a", TUN, nil, "10.0.16.3"), n1.task("s4", "a", TUN, nil, "10.0.16.4")
+	syn := segment(at(vip4, 2, 4000), atVIP(vip4, 80), 100, 0, tcpSYN, nil)
+	client.send(syn)
+	s3.recv()
+	n1.set(vipTables(on(4)))
+	client.never()
+	client.send(syn)
+	_, got := s4.recv()
+	wantTuple(t, got, at(vip4, 2, 4000), at(vip4, 4, 80))
+}
+
 func TestTupleIsReusedQuickly(t *testing.T) {
 	n1 := newFabricNode(t, node1)
 	n1.set(vipTables(on(3)))

@@ -177,16 +177,19 @@ func duplexOf(c net.Conn) duplex {
 
 // splice copies both ways until both ends have ended, and closes both. The end of one direction is passed on as a half-close; a failure of either
 // side resets both. It uses the caller's goroutine and one more, which has ended when it returns.
-func splice(a, b duplex) {
+func splice(a, b duplex) { spliceNoting(a, b, func(bool) {}) }
+
+// spliceNoting is splice that calls note after each piece of data that went from b to a (false), and after b's end (true).
+func spliceNoting(a, b duplex, note func(ended bool)) {
 	var wg sync.WaitGroup
-	wg.Go(func() { copyHalf(a, b) })
-	copyHalf(b, a)
+	wg.Go(func() { copyHalf(a, b, note) })
+	copyHalf(b, a, func(bool) {})
 	wg.Wait()
 	_ = a.Close()
 	_ = b.Close()
 }
 
-func copyHalf(dst, src duplex) {
+func copyHalf(dst, src duplex, note func(ended bool)) {
 	for {
 		chunk, n, err := src.next()
 		if err == nil {
@@ -195,11 +198,13 @@ func copyHalf(dst, src duplex) {
 		}
 		switch {
 		case err == nil:
+			note(false)
 		case errors.Is(err, io.EOF):
 			if dst.CloseWrite() != nil {
 				dst.abort()
 				src.abort()
 			}
+			note(true)
 			return
 		default:
 			dst.abort()

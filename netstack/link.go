@@ -57,6 +57,7 @@ type Link struct {
 	f     *fabric
 	dev   *device
 	flows atomic.Int64
+	quiet quietWatch
 	done  chan struct{} // closed when the reader has ended
 
 	// What the reader knows of its network, valid for one generation of tables.
@@ -117,6 +118,7 @@ func passing(err error) bool {
 
 // write sends a packet to the task.
 func (l *Link) write(p *packet) {
+	l.quiet.saw(p.ip)
 	if err := l.dev.write(p); err != nil {
 		l.f.drop(dropWrite)
 		return
@@ -126,6 +128,7 @@ func (l *Link) write(p *packet) {
 
 // writeParts sends a merged packet of n bytes to the task.
 func (l *Link) writeParts(hdr vnetHdr, parts [][]byte, n int) {
+	l.quiet.saw(parts[0])
 	if err := l.dev.writeParts(hdr, parts); err != nil {
 		l.f.drop(dropWrite)
 		return

@@ -141,6 +141,7 @@ func (p *publisher) setPorts(wanted map[portKey]*portTable) {
 		switch {
 		case table == nil, len(table.all) == 0, len(table.serving) == 0 && key.protocol == "tcp":
 			delete(p.ports, key)
+			port.table.Store(&portTable{}) // for those who are still dialling
 			port.close()
 		default:
 			port.table.Store(table)

@@ -28,7 +28,9 @@ func (p *publisher) dialPeer(ctx context.Context, node netip.Addr, client, task 
 		return nil, err
 	}
 	if err := askPeer(c, peerRequest{task: task, client: client}); err != nil {
-		p.avoid.add(task.Addr())
+		if !errors.Is(err, errNotThere) {
+			p.avoid.add(task.Addr())
+		}
 		c.abort()
 		return nil, fmt.Errorf("dial task %s on node %s: %w", task, node, err)
 	}
@@ -49,6 +51,9 @@ func (p *publisher) dialNode(ctx context.Context, node netip.Addr) (*stackConn, 
 	return c, nil
 }
 
+// errNotThere: by the node's tables it has no such task (any more, or yet).
+var errNotThere = errors.New("the node does not run it")
+
 func askPeer(c net.Conn, req peerRequest) error {
 	_ = c.SetDeadline(time.Now().Add(peerAnswerTimeout))
 	if _, err := c.Write(req.append(make([]byte, 0, tcpHeaderSize))); err != nil {
@@ -63,7 +68,7 @@ func askPeer(c net.Conn, req peerRequest) error {
 	case peerOK:
 		return nil
 	case peerUnknown:
-		return errors.New("the node does not run it")
+		return errNotThere
 	case peerRefused:
 		return errRefused
 	case peerBusy:
@@ -202,19 +207,19 @@ func (s *peerServer) open(peer duplex) (peerRequest, duplex, error) {
 }
 
 func (s *peerServer) join(key taskPort, peer, task duplex) {
-	cut := func() { peer.abort(); task.abort() }
-	remove, ok := s.flows.add(key, cut)
+	j := &joint{client: peer, task: task}
+	remove, ok := s.flows.addLosing(key, j.cut, j.lose)
 	if !ok {
-		cut()
+		j.cut()
 		return
 	}
 	defer remove()
 	if !s.pub.state.Load().hasTask(key) {
-		cut()
+		j.cut()
 	}
 	s.pub.run.h.metrics.published.WithLabelValues("tcp", "peer").Inc()
 	gauge := s.pub.run.h.metrics.conns.WithLabelValues("peer")
 	gauge.Inc()
 	defer gauge.Dec()
-	splice(peer, task)
+	j.run()
 }

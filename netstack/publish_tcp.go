@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -17,6 +18,9 @@ const (
 	// peerDialTimeout is how long a node may take to accept, peerAnswerTimeout its task on top of that.
 	peerDialTimeout   = time.Second
 	peerAnswerTimeout = taskDialTimeout + 500*time.Millisecond
+	// newsLag is how long a node may hear later than others that a task of its own serves: so long it is asked again, every newsPause.
+	newsLag   = time.Second
+	newsPause = 25 * time.Millisecond
 )
 
 // serve joins one client with a backend. The backend is dialled before anything is read from the client; a client for whom there is none is reset.
@@ -43,7 +47,7 @@ func (p *pubPort) serve(client duplex) {
 		return
 	}
 	result.WithLabelValues("tcp", placeOf(b)).Inc()
-	pub.join(clientFlow{p.key, b.Addr}, client, task)
+	pub.join(clientFlow{p.key, b.Addr}, b.Node.IsValid(), client, task)
 }
 
 func placeOf(b PortBackend) string {
@@ -54,42 +58,55 @@ func placeOf(b PortBackend) string {
 }
 
 // join splices a client and a task until either ends or the tables do not have the flow any more.
-func (p *publisher) join(key clientFlow, client, task duplex) {
-	cut := func() { client.abort(); task.abort() }
-	remove, ok := p.flows.add(key, cut)
+func (p *publisher) join(key clientFlow, remote bool, client, task duplex) {
+	j := &joint{client: client, task: task, remote: remote}
+	remove, ok := p.flows.addLosing(key, j.cut, j.lose)
 	if !ok {
-		cut()
+		j.cut()
 		return
 	}
 	defer remove()
 	if !p.state.Load().hasClient(key) {
-		cut() // it left while it was being dialled
+		j.cut() // it left while it was being dialled
 	}
 	gauge := p.run.h.metrics.conns.WithLabelValues("published")
 	gauge.Inc()
 	defer gauge.Dec()
-	splice(client, task)
+	j.run()
 }
 
-// connect tries the backends in turn until one accepts.
+// connect tries the backends in turn until one accepts. Nothing has been read of the client, so that it does not notice. What the tables say
+// meanwhile counts: a backend that does not serve any more is left out, and a new one is tried, too.
 func (p *pubPort) connect(client netip.AddrPort) (duplex, PortBackend, error) {
 	ctx, cancel := context.WithTimeout(p.pub.run.ctx, publishDialTimeout)
 	defer cancel()
-	table := p.table.Load()
+	start := time.Now()
 	errs := []error{errors.New("no backend is serving")}
-	for _, b := range p.pick.order(table.serving, &p.pub.avoid) {
-		if ctx.Err() != nil {
-			errs = append(errs, context.Cause(ctx))
-			break
+	for {
+		table := p.table.Load()
+		early := false
+		for _, b := range p.pick.order(table.serving, &p.pub.avoid) {
+			if ctx.Err() != nil {
+				return nil, PortBackend{}, errors.Join(append(errs, context.Cause(ctx))...)
+			}
+			now := p.table.Load()
+			if now != table && !slices.Contains(now.serving, b) {
+				continue
+			}
+			c, err := p.pub.dial(ctx, b, client, netip.AddrPortFrom(b.Addr, now.target))
+			if err == nil {
+				return c, b, nil
+			}
+			errs = append(errs, err)
+			early = early || errors.Is(err, errNotThere)
 		}
-		to := netip.AddrPortFrom(b.Addr, table.target)
-		c, err := p.pub.dial(ctx, b, client, to)
-		if err == nil {
-			return c, b, nil
+		switch {
+		case p.table.Load() != table:
+		case early && time.Since(start) < newsLag && pause(ctx, newsPause):
+		default:
+			return nil, PortBackend{}, errors.Join(errs...)
 		}
-		errs = append(errs, err)
 	}
-	return nil, PortBackend{}, errors.Join(errs...)
 }
 
 func (p *publisher) dial(ctx context.Context, b PortBackend, client, task netip.AddrPort) (duplex, error) {
