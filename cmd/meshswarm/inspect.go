@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"text/template"
 	"time"
 
 	"github.com/docker/cli/templates"
+	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/client"
 	"github.com/docker/go-units"
 )
@@ -70,9 +72,30 @@ func (p *program) printInspected(objects []json.RawMessage, format string) error
 
 // prettyFuncs are the words that the templates of --pretty have for amounts, as the docker command writes them.
 var prettyFuncs = template.FuncMap{
-	"cpus":   func(nano int64) string { return strconv.FormatFloat(float64(nano)/1e9, 'f', -1, 64) },
+	"cpus": func(nano int64) string { return strconv.FormatFloat(float64(nano)/1e9, 'f', -1, 64) },
+	// value is what a pointer points to.
+	"value": func(p any) any {
+		if v := reflect.Indirect(reflect.ValueOf(p)); v.IsValid() {
+			return v.Interface()
+		}
+		return nil
+	},
 	"memory": func(bytes int64) string { return units.BytesSize(float64(bytes)) },
-	"ago":    func(t time.Time) string { return strings.ToLower(units.HumanDuration(time.Since(t))) + " ago" },
+	"resources": func(list []swarm.GenericResource) string {
+		words := make([]string, len(list))
+		for i, r := range list {
+			words[i] = genericResource(r)
+		}
+		return strings.Join(words, ", ")
+	},
+	"plugins": func(list []swarm.PluginDescription) map[string][]string {
+		byType := map[string][]string{}
+		for _, plugin := range list {
+			byType[plugin.Type] = append(byType[plugin.Type], plugin.Name)
+		}
+		return byType
+	},
+	"ago": func(t time.Time) string { return strings.ToLower(units.HumanDuration(time.Since(t))) + " ago" },
 }
 
 // inspectRenderer is nil when no template was asked for.

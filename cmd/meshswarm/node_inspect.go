@@ -66,6 +66,14 @@ Platform:
 Resources:
  CPUs:			{{cpus .Description.Resources.NanoCPUs}}
  Memory:		{{memory .Description.Resources.MemoryBytes}}
+{{- with .Description.Resources.GenericResources}}
+ Generic:		{{resources .}}
+{{- end}}
+{{- with plugins .Description.Engine.Plugins}}
+Plugins:
+{{- range $type, $names := .}}
+ {{$type}}:		{{join $names ", "}}
+{{- end}}{{end}}
 Engine Version:		{{.Description.Engine.EngineVersion}}
 {{- with .Description.Engine.Labels}}
 Engine Labels:

@@ -69,6 +69,18 @@ Service Mode:	{{.ModeName}}
 {{- with .Spec.Mode.Replicated}}{{with .Replicas}}
  Replicas:	{{.}}
 {{- end}}{{end}}
+{{- with .Spec.Mode.ReplicatedJob}}
+{{- with .MaxConcurrent}}
+ Max Concurrent: {{.}}
+{{- end}}
+{{- with .TotalCompletions}}
+ Total Completions: {{.}}
+{{- end}}{{end}}
+{{- with .JobStatus}}
+JobStatus:
+ Iteration:	{{.JobIteration.Index}}
+ Last execution: {{ago .LastExecution}}
+{{- end}}
 {{- with .UpdateStatus}}{{if .State}}
 UpdateStatus:
  State:		{{.State}}
@@ -80,6 +92,17 @@ UpdateStatus:
 {{- end}}
  Message:	{{.Message}}
 {{- end}}{{end}}
+{{- with .Spec.TaskTemplate.Placement}}{{if or .Constraints .Preferences .MaxReplicas}}
+Placement:
+{{- with .Constraints}}
+ Constraints:	{{.}}
+{{- end}}
+{{- with .Preferences}}
+ Preferences:   {{range $i, $p := .}}{{if $i}}, {{end}}{{with $p.Spread}}spread={{.SpreadDescriptor}}{{end}}{{end}}
+{{- end}}
+{{- with .MaxReplicas}}
+ Max Replicas Per Node:   {{.}}
+{{- end}}{{end}}{{end}}
 {{- with .Spec.UpdateConfig}}
 UpdateConfig:
  Parallelism:	{{.Parallelism}}
@@ -92,6 +115,32 @@ UpdateConfig:
 {{- end}}
  Max failure ratio: {{.MaxFailureRatio}}
  Update order:      {{.Order}}
+{{- end}}
+{{- with .Spec.RollbackConfig}}
+RollbackConfig:
+ Parallelism:	{{.Parallelism}}
+{{- if .Delay}}
+ Delay:		{{.Delay}}
+{{- end}}
+ On failure:	{{.FailureAction}}
+{{- if .Monitor}}
+ Monitoring Period: {{.Monitor}}
+{{- end}}
+ Max failure ratio: {{.MaxFailureRatio}}
+ Rollback order:    {{.Order}}
+{{- end}}
+{{- with .Spec.TaskTemplate.RestartPolicy}}
+RestartPolicy:
+ Condition:	{{.Condition}}
+{{- with .Delay}}
+ Delay:		{{.}}
+{{- end}}
+{{- with value .MaxAttempts}}
+ Max attempts:	{{.}}
+{{- end}}
+{{- with value .Window}}
+ Window:	{{.}}
+{{- end}}
 {{- end}}
 {{- with .Spec.TaskTemplate.ContainerSpec}}
 ContainerSpec:
@@ -121,21 +170,27 @@ Mounts:
 {{- end}}{{end}}{{end}}
 {{- with .Spec.TaskTemplate.Resources}}
 Resources:
-{{- with .Reservations}}{{if or .NanoCPUs .MemoryBytes}}
+{{- with .Reservations}}{{if or .NanoCPUs .MemoryBytes .GenericResources}}
  Reservations:
 {{- if .NanoCPUs}}
   CPU:		{{cpus .NanoCPUs}}
 {{- end}}
 {{- if .MemoryBytes}}
   Memory:	{{memory .MemoryBytes}}
+{{- end}}
+{{- with .GenericResources}}
+  Generic:	{{resources .}}
 {{- end}}{{end}}{{end}}
-{{- with .Limits}}{{if or .NanoCPUs .MemoryBytes}}
+{{- with .Limits}}{{if or .NanoCPUs .MemoryBytes .Pids}}
  Limits:
 {{- if .NanoCPUs}}
   CPU:		{{cpus .NanoCPUs}}
 {{- end}}
 {{- if .MemoryBytes}}
   Memory:	{{memory .MemoryBytes}}
+{{- end}}
+{{- with .Pids}}
+  PIDs:		{{.}}
 {{- end}}{{end}}{{end}}{{end}}
 {{- with .Networks}}
 Networks:	{{join . " "}}
