@@ -22,8 +22,9 @@ type Backend struct {
 	engine   *engine
 	now      func() time.Time
 	newToken func(rootCertPEM []byte) (string, error)
-	// checkConstraints may be nil, see Config.
+	// checkConstraints and planRebalance may be nil, see Config.
 	checkConstraints func(exprs []string) error
+	planRebalance    func(v state.View, serviceID string, now time.Time) ([]Move, error)
 }
 
 var _ swarmrouter.Backend = (*Backend)(nil)

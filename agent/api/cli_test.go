@@ -82,8 +82,11 @@ func driveCLI(t *testing.T, bin string) {
 	want("swarm join-token -q worker", "SWMTKN-1-w")
 	want("ps -q", "a")
 	refused("secret create s /etc/passwd", "not supported yet")
-	refused("service create -d --mode global nginx", `mode "global" is not supported yet`)
-	refused("service rollback -d web", "not supported yet")
+	want("service rollback -d web", "web")
+	if s := fc.store.View().Service(id); s.SpecVersion != 3 || len(s.Spec.TaskTemplate.ContainerSpec.Env) != 0 || s.UpdateStatus.State != swarm.UpdateStateRollbackStarted {
+		t.Errorf("after a rollback: version %d, %+v, %+v", s.SpecVersion, s.Spec.TaskTemplate.ContainerSpec, s.UpdateStatus)
+	}
+	want("service update -d --rollback web", "web")
 	refused("network rm back", "is in use by service web")
 	want("service rm web", "web")
 	stack := filepath.Join(home, "stack.yml")

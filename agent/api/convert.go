@@ -20,7 +20,9 @@ func labels(m map[string]string) map[string]string {
 }
 
 func toService(s *state.Service) swarm.Service {
-	out := swarm.Service{ID: s.ID, Meta: s.Meta, Spec: shownSpec(s.Spec), Endpoint: s.Endpoint, UpdateStatus: s.UpdateStatus}
+	out := swarm.Service{
+		ID: s.ID, Meta: s.Meta, Spec: shownSpec(s.Spec), Endpoint: s.Endpoint, UpdateStatus: s.UpdateStatus, JobStatus: s.JobStatus,
+	}
 	if s.PreviousSpec != nil {
 		p := shownSpec(*s.PreviousSpec)
 		out.PreviousSpec = &p
@@ -59,6 +61,9 @@ type taskView struct {
 	specs    map[string]swarm.TaskSpec // by revision key
 	networks map[string]swarm.Network
 	ports    map[string]string // by service ID: ports that some node cannot serve
+	// fromZero numbers the slots of replicated jobs from 0. So does Docker's progress display; its list of tasks takes slot
+	// 0 for a task of a global service.
+	fromZero bool
 }
 
 func newTaskView(v state.View) *taskView {
@@ -99,7 +104,13 @@ func (v *taskView) task(t *state.Task) swarm.Task {
 		Annotations: swarm.Annotations{Labels: map[string]string{}},
 		Spec:        v.spec(t),
 		ServiceID:   t.ServiceID, Slot: t.Slot, NodeID: t.NodeID,
-		Status: t.Status, DesiredState: t.DesiredState,
+		Status: t.Status, DesiredState: t.DesiredState, GenericResources: t.GenericResources,
+	}
+	if s := v.Service(t.ServiceID); s != nil && s.JobStatus != nil {
+		out.JobIteration = &swarm.Version{Index: t.Iteration}
+		if v.fromZero && t.Slot > 0 {
+			out.Slot--
+		}
 	}
 	for _, a := range t.Networks {
 		na := swarm.NetworkAttachment{Network: v.network(a.NetworkID)}

@@ -29,24 +29,24 @@ func normalize(in swarm.ServiceSpec) (swarm.ServiceSpec, error) {
 		s.Name = namesgenerator.GetRandomName(0)
 	}
 	s.Labels = labels(s.Labels)
-	if err := checkMode(s.Mode); err != nil {
+	var err error
+	if s.Mode, err = modeDefaults(s.Mode); err != nil {
 		return s, err
 	}
 	if err := unsupportedService(&s); err != nil {
 		return s, err
 	}
-	one := uint64(1)
-	if s.Mode.Replicated == nil || s.Mode.Replicated.Replicas == nil {
-		s.Mode.Replicated = &swarm.ReplicatedService{Replicas: &one}
-	}
 	if s.TaskTemplate.Runtime == "" {
 		s.TaskTemplate.Runtime = swarm.RuntimeContainer
 	}
-	// Shown as "default", stored as nothing: reading a spec and sending it back must change nothing.
-	if c := s.TaskTemplate.ContainerSpec; c != nil && c.Isolation == container.IsolationDefault {
-		cc := *c
-		cc.Isolation = ""
-		s.TaskTemplate.ContainerSpec = &cc
+	if s.TaskTemplate.ContainerSpec != nil {
+		c := *s.TaskTemplate.ContainerSpec
+		// Shown as "default", stored as nothing: reading a spec and sending it back must change nothing.
+		if c.Isolation.IsDefault() {
+			c.Isolation = container.IsolationEmpty
+		}
+		c.Mounts = mountDefaults(c.Mounts)
+		s.TaskTemplate.ContainerSpec = &c
 	}
 	// The deprecated list counts only when the other is empty, as in Docker.
 	if len(s.TaskTemplate.Networks) == 0 {
@@ -55,19 +55,6 @@ func normalize(in swarm.ServiceSpec) (swarm.ServiceSpec, error) {
 	s.Networks = nil //lint:ignore SA1019 see above
 	s.EndpointSpec = endpointDefaults(s.EndpointSpec)
 	return s, validateService(&s)
-}
-
-func checkMode(m swarm.ServiceMode) error {
-	modes := 0
-	for _, set := range []bool{m.Replicated != nil, m.Global != nil, m.ReplicatedJob != nil, m.GlobalJob != nil} {
-		if set {
-			modes++
-		}
-	}
-	if modes > 1 {
-		return invalid("must specify only one service mode")
-	}
-	return nil
 }
 
 func endpointDefaults(in *swarm.EndpointSpec) *swarm.EndpointSpec {
@@ -116,8 +103,10 @@ func withDefaults(s swarm.ServiceSpec) swarm.ServiceSpec {
 	if t.Placement == nil {
 		t.Placement = &swarm.Placement{}
 	}
-	s.UpdateConfig = updateDefaults(s.UpdateConfig)
-	s.RollbackConfig = updateDefaults(s.RollbackConfig)
+	if !job(s.Mode) {
+		s.UpdateConfig = updateDefaults(s.UpdateConfig)
+		s.RollbackConfig = updateDefaults(s.RollbackConfig)
+	}
 	if s.EndpointSpec == nil {
 		s.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeVIP}
 	}

@@ -7,10 +7,14 @@
 //     reads views of the cluster's store and proposes batches. They are answered by the leader; any other manager forwards
 //     them to it (forward.go) and, after a change, waits until its own store has caught up, so that a user reads what he
 //     wrote. A worker answers with Docker's own 503.
+//     Routes of our own about services (explain.go) are served the same way.
 //   - Networks (networks.go): the swarm's overlay networks first, then those of the node's engine.
 //   - The system's face (system.go): _ping, version, info; the engine's own answers with the swarm's part put in.
 //   - All the rest is proxied to the node's container engine (proxy.go), connection upgrades included, with the version
 //     prefix lowered to what the engine speaks. Sandbox containers are hidden from container lists.
+//
+// A spec is judged before anything else happens (defaults.go, modes.go, validate.go and what that calls): with the rules and
+// texts of Swarm's control API, and refusing what could never work or would silently be of no effect.
 //
 // What meshswarm does not have answers 501 with a sentence that names it (unsupported.go), never a wrong success.
 // Errors carry their class as Docker's do and are mapped to a status by Docker's httpstatus.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -97,6 +98,11 @@ func (b *Backend) UpdateNode(id string, version uint64, spec swarm.NodeSpec) err
 	case swarm.NodeAvailabilityActive, swarm.NodeAvailabilityPause, swarm.NodeAvailabilityDrain:
 	default:
 		return invalid("invalid Availability: %q", spec.Availability)
+	}
+	for k := range spec.Labels {
+		if k == "" || strings.ContainsFunc(k, unicode.IsSpace) || strings.Contains(k, "=") {
+			return invalid("invalid node label %q: a label's key must not be empty, nor hold a space or =", k)
+		}
 	}
 	return b.change(func(_ Cluster, v state.View) ([]state.Op, error) {
 		old, err := findNode(v, id)

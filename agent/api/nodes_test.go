@@ -224,3 +224,38 @@ func TestSecretsAndConfigs(t *testing.T) {
 	wantError(t, err, cerrdefs.IsNotImplemented, "configs are not supported yet")
 	wantError(t, c.SecretRemove(t.Context(), "x"), cerrdefs.IsNotFound, "secret x not found")
 }
+
+func TestNodeUpdateRefused(t *testing.T) {
+	_, c := startManager(t)
+	good := swarm.NodeSpec{Role: swarm.NodeRoleWorker, Availability: swarm.NodeAvailabilityPause, Annotations: swarm.Annotations{Labels: map[string]string{"disk": ""}}}
+	n, _, err := c.NodeInspectWithRaw(t.Context(), "node2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		edit func(*swarm.NodeSpec)
+		is   func(error) bool
+		text string
+	}{
+		{"no role", func(s *swarm.NodeSpec) { s.Role = "" }, cerrdefs.IsInvalidArgument, `invalid Role: ""`},
+		{"no availability", func(s *swarm.NodeSpec) { s.Availability = "" }, cerrdefs.IsInvalidArgument, `invalid Availability: ""`},
+		{"unknown availability", func(s *swarm.NodeSpec) { s.Availability = "asleep" }, cerrdefs.IsInvalidArgument, `invalid Availability: "asleep"`},
+		{"promote", func(s *swarm.NodeSpec) { s.Role = swarm.NodeRoleManager }, cerrdefs.IsNotImplemented, "changing the role of a node is not supported yet"},
+		{"empty label", func(s *swarm.NodeSpec) { s.Labels = map[string]string{"": "x"} }, cerrdefs.IsInvalidArgument, `invalid node label ""`},
+		{"label with a space", func(s *swarm.NodeSpec) { s.Labels = map[string]string{"a b": "x"} }, cerrdefs.IsInvalidArgument, `invalid node label "a b"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := good
+			tt.edit(&s)
+			wantError(t, c.NodeUpdate(t.Context(), n.ID, n.Version, s), tt.is, tt.text)
+		})
+	}
+	wantError(t, c.NodeUpdate(t.Context(), "nobody", n.Version, good), cerrdefs.IsNotFound, "node nobody not found")
+	if err := c.NodeUpdate(t.Context(), n.ID, n.Version, good); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := c.NodeInspectWithRaw(t.Context(), "node2"); err != nil || n.Spec.Availability != swarm.NodeAvailabilityPause {
+		t.Errorf("after a good update: %+v, %v", n.Spec, err)
+	}
+}

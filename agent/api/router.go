@@ -75,6 +75,8 @@ func (s *Server) allRoutes() []route {
 	add(http.MethodPost, "/volumes/create", here, s.createVolume)
 	add(http.MethodPut, "/volumes/{name}", here, s.updateVolume)
 	add(http.MethodPost, "/meshswarm/down", here, s.down)
+	add(http.MethodGet, "/meshswarm/services/{id}/explain", onLeader, s.explainService)
+	add(http.MethodPost, "/meshswarm/services/{id}/rebalance", onLeader, s.rebalanceService)
 	return out
 }
 

@@ -16,6 +16,8 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/meshswarm/meshswarm/raft/state"
 )
 
 // Versions of the Docker Engine API that the socket speaks.
@@ -49,6 +51,12 @@ type Config struct {
 	// CheckConstraints judges placement constraints (sched.CheckConstraints). nil: services with constraints are refused as
 	// not supported.
 	CheckConstraints func(exprs []string) error
+	// Explain tells why the tasks of a service run where they do or do not run (sched.Explain). serviceID exists in v; the
+	// result is answered as JSON. nil: not supported.
+	Explain func(v state.View, serviceID string, now time.Time) (any, error)
+	// PlanRebalance gives the replicas of a service that should run on other nodes (sched.PlanRebalance), none when its
+	// spread is even. nil: not supported.
+	PlanRebalance func(v state.View, serviceID string, now time.Time) ([]Move, error)
 	// Version is meshswarm's own.
 	Version string
 	// Now is the clock that proposals are stamped with; nil = time.Now.
@@ -98,7 +106,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("api: register metrics: %w", err)
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger.With("component", "api"), versions: vm, metrics: m, engine: newEngine(cfg.Engine)}
-	s.backend = &Backend{local: cfg.Local, engine: s.engine, now: cfg.Now, newToken: cfg.NewToken, checkConstraints: cfg.CheckConstraints}
+	s.backend = &Backend{local: cfg.Local, engine: s.engine, now: cfg.Now, newToken: cfg.NewToken, checkConstraints: cfg.CheckConstraints, planRebalance: cfg.PlanRebalance}
 	s.routes = s.allRoutes()
 	return s, nil
 }

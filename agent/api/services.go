@@ -22,7 +22,7 @@ func (b *Backend) GetServices(opts swarm.ServiceListOptions) ([]swarm.Service, e
 	out := []swarm.Service{}
 	for _, s := range v.Services() {
 		if !visibleService(s) || !matchPrefix(f, "name", s.Spec.Name) || !matchPrefix(f, "id", s.ID) ||
-			!matchLabels(f, "label", s.Spec.Labels) || !matchAny(f, "mode", modeName(s.Spec.Mode)) ||
+			!matchLabels(f, "label", s.Spec.Labels) || !matchAny(f, "mode", string(modeOf(s.Spec.Mode))) ||
 			!matchAny(f, "runtime", string(swarm.RuntimeContainer)) {
 			continue
 		}
@@ -33,35 +33,6 @@ func (b *Backend) GetServices(opts swarm.ServiceListOptions) ([]swarm.Service, e
 		out = append(out, svc)
 	}
 	return out, nil
-}
-
-func modeName(m swarm.ServiceMode) string {
-	switch {
-	case m.Global != nil:
-		return "global"
-	case m.ReplicatedJob != nil:
-		return "replicated-job"
-	case m.GlobalJob != nil:
-		return "global-job"
-	}
-	return "replicated"
-}
-
-// serviceStatus counts what `service ls` shows.
-func serviceStatus(v state.View, s *state.Service) *swarm.ServiceStatus {
-	st := &swarm.ServiceStatus{}
-	if r := s.Spec.Mode.Replicated; r != nil && r.Replicas != nil {
-		st.DesiredTasks = *r.Replicas
-	}
-	for _, t := range v.TasksByService(s.ID) {
-		switch {
-		case t.Status.State == swarm.TaskStateRunning && t.DesiredState == swarm.TaskStateRunning:
-			st.RunningTasks++
-		case t.Status.State == swarm.TaskStateComplete:
-			st.CompletedTasks++
-		}
-	}
-	return st
 }
 
 // GetService implements swarm.Backend.
@@ -96,6 +67,9 @@ func (b *Backend) CreateService(spec swarm.ServiceSpec, encodedAuth string, _ bo
 	id := state.NewID()
 	err = b.change(func(_ Cluster, v state.View) ([]state.Op, error) {
 		s := &state.Service{ID: id, Spec: spec, SpecVersion: 1}
+		if job(spec.Mode) {
+			s.JobStatus = &swarm.JobStatus{LastExecution: b.now()}
+		}
 		if err := b.checkService(v, s, nil); err != nil {
 			return nil, err
 		}
@@ -142,75 +116,6 @@ func (b *Backend) checkService(v state.View, s, old *state.Service) error {
 		return err
 	}
 	return checkPortConflicts(v, s.ID, ports)
-}
-
-// UpdateService implements swarm.Backend.
-func (b *Backend) UpdateService(id string, version uint64, spec swarm.ServiceSpec, opts swarm.ServiceUpdateOptions, _ bool) (*swarm.ServiceUpdateResponse, error) {
-	if _, err := b.manager(); err != nil {
-		return nil, err
-	}
-	if err := checkUpdateOptions(opts); err != nil {
-		return nil, err
-	}
-	spec, err := b.accept(spec)
-	if err != nil {
-		return nil, err
-	}
-	err = b.change(func(_ Cluster, v state.View) ([]state.Op, error) {
-		old, err := findService(v, id)
-		if err != nil {
-			return nil, err
-		}
-		if old.Version.Index != version {
-			return nil, outOfSequence()
-		}
-		if spec.Name != old.Spec.Name {
-			return nil, notSupported("renaming services is not supported")
-		}
-		if modeName(spec.Mode) != modeName(old.Spec.Mode) {
-			return nil, notSupported("service mode change is not allowed")
-		}
-		s := old.Clone()
-		s.Spec = spec
-		if err := b.checkService(v, s, old); err != nil {
-			return nil, err
-		}
-		return supersede(s, old), nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &swarm.ServiceUpdateResponse{}, nil
-}
-
-// supersede is the batch of an update. Only a change of what tasks follow makes a new revision.
-func supersede(s, old *state.Service) []state.Op {
-	prev := old.Spec
-	s.PreviousSpec = &prev
-	s.UpdateStatus = nil
-	ops := []state.Op{{}}
-	if !sameJSON(s.Spec.TaskTemplate, old.Spec.TaskTemplate) || !sameJSON(s.Spec.EndpointSpec, old.Spec.EndpointSpec) {
-		s.SpecVersion++
-		ops = append(ops, state.Op{Action: state.Create, Object: revision(s)})
-	}
-	ops[0] = update(s, true)
-	return ops
-}
-
-func checkUpdateOptions(opts swarm.ServiceUpdateOptions) error {
-	switch opts.Rollback {
-	case "", "none":
-	case "previous":
-		return notSupported("rolling back to the previous spec (service rollback) is not supported yet: update the service with the old values")
-	default:
-		return invalid("unrecognized rollback option %s", opts.Rollback)
-	}
-	switch opts.RegistryAuthFrom {
-	case "", swarm.RegistryAuthFromSpec, swarm.RegistryAuthFromPreviousSpec:
-	default:
-		return invalid("unsupported registryAuthFrom value")
-	}
-	return unsupportedAuth(opts.EncodedRegistryAuth)
 }
 
 // RemoveService implements swarm.Backend. The service disappears at once; its tasks stop, and then the leader deletes it.

@@ -161,7 +161,7 @@ func TestCreateServiceRefused(t *testing.T) {
 		{"bad image", spec("x", container(func(c *swarm.ContainerSpec) { c.Image = "A B" })), cerrdefs.IsInvalidArgument, "is not a valid repository/tag"},
 		{"no container", swarm.ServiceSpec{Annotations: swarm.Annotations{Name: "x"}}, cerrdefs.IsInvalidArgument, "image reference must be provided"},
 		{"mounts", spec("x", container(func(c *swarm.ContainerSpec) {
-			c.Mounts = []mount.Mount{{Target: "/a"}, {Target: "/a"}}
+			c.Mounts = []mount.Mount{{Source: "/x", Target: "/a"}, {Source: "/y", Target: "/a"}}
 		})), cerrdefs.IsInvalidArgument, "duplicate mount point: /a"},
 		{"template", spec("x", container(func(c *swarm.ContainerSpec) { c.Env = []string{"A={{"} })), cerrdefs.IsInvalidArgument, "invalid template"},
 		{"cpu", spec("x", func(s *swarm.ServiceSpec) {
@@ -189,9 +189,7 @@ func TestCreateServiceRefused(t *testing.T) {
 		{"two modes", spec("x", func(s *swarm.ServiceSpec) {
 			s.Mode = swarm.ServiceMode{Global: &swarm.GlobalService{}, Replicated: &swarm.ReplicatedService{}}
 		}), cerrdefs.IsInvalidArgument, "only one service mode"},
-		{"global", spec("x", func(s *swarm.ServiceSpec) { s.Mode.Global = &swarm.GlobalService{} }), cerrdefs.IsNotImplemented, `mode "global" is not supported yet`},
 		{"host port of the node's choice", spec("x", publish(0, "host")), cerrdefs.IsNotImplemented, "without naming the published port (published=PORT) is not supported yet"},
-		{"job", spec("x", func(s *swarm.ServiceSpec) { s.Mode.ReplicatedJob = &swarm.ReplicatedJob{} }), cerrdefs.IsNotImplemented, `"replicated-job"`},
 		{"secret", spec("x", container(func(c *swarm.ContainerSpec) { c.Secrets = []*swarm.SecretReference{{}} })), cerrdefs.IsNotImplemented, "secrets"},
 		{"constraint", spec("x", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.role==worker"}}
@@ -225,8 +223,12 @@ func TestUpdateServiceRefused(t *testing.T) {
 		text string
 	}{
 		{"rename", func(s *swarm.ServiceSpec) { s.Name = "other" }, swarm.ServiceUpdateOptions{}, cerrdefs.IsNotImplemented, "renaming services is not supported"},
-		{"mode", func(s *swarm.ServiceSpec) { s.Mode = swarm.ServiceMode{Global: &swarm.GlobalService{}} }, swarm.ServiceUpdateOptions{}, cerrdefs.IsNotImplemented, "global"},
-		{"rollback", func(*swarm.ServiceSpec) {}, swarm.ServiceUpdateOptions{Rollback: "previous"}, cerrdefs.IsNotImplemented, "rolling back"},
+		{"mode", func(s *swarm.ServiceSpec) { s.Mode = swarm.ServiceMode{Global: &swarm.GlobalService{}} }, swarm.ServiceUpdateOptions{}, cerrdefs.IsNotImplemented, "service mode change is not allowed"},
+		{"rollback of nothing", func(*swarm.ServiceSpec) {}, swarm.ServiceUpdateOptions{Rollback: "previous"}, cerrdefs.IsInvalidArgument, "service " + id + " does not have a previous spec"},
+		{"no spec to take credentials from", func(*swarm.ServiceSpec) {}, swarm.ServiceUpdateOptions{RegistryAuthFrom: "previous-spec"}, cerrdefs.IsInvalidArgument, "does not have a previous spec"},
+		{"unknown rollback", func(*swarm.ServiceSpec) {}, swarm.ServiceUpdateOptions{Rollback: "next"}, cerrdefs.IsInvalidArgument, "unrecognized rollback option next"},
+		{"unknown credentials", func(*swarm.ServiceSpec) {}, swarm.ServiceUpdateOptions{RegistryAuthFrom: "me"}, cerrdefs.IsInvalidArgument, "unsupported registryAuthFrom value"},
+		{"invalid", func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Image = "" }, swarm.ServiceUpdateOptions{}, cerrdefs.IsInvalidArgument, "image reference must be provided"},
 		{"auth", func(*swarm.ServiceSpec) {}, swarm.ServiceUpdateOptions{EncodedRegistryAuth: "eyJ1c2VybmFtZSI6Im1lIn0="}, cerrdefs.IsNotImplemented, "--with-registry-auth"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

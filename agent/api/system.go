@@ -40,7 +40,7 @@ func (s *Server) ping(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	return err
 }
 
-// down stops the node and its tasks: the one request that Docker's API does not have.
+// down stops the node and its tasks; Docker's API has no such request.
 func (s *Server) down(ctx context.Context, w http.ResponseWriter, _ *http.Request, _ map[string]string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()

@@ -18,25 +18,13 @@ const notYet = " is not supported yet"
 // unsupportedService names the first thing in a spec that nothing would act on.
 func unsupportedService(s *swarm.ServiceSpec) error {
 	for _, f := range []func(*swarm.ServiceSpec) string{
-		unsupportedMode, unsupportedRuntime, unsupportedContainer, unsupportedPlacement, unsupportedResources, unsupportedUpdate, unsupportedEndpoint,
+		unsupportedRuntime, unsupportedContainer, unsupportedEndpoint,
 	} {
 		if what := f(s); what != "" {
 			return notSupported("service %s: %s", s.Name, what+notYet)
 		}
 	}
 	return nil
-}
-
-func unsupportedMode(s *swarm.ServiceSpec) string {
-	switch {
-	case s.Mode.Global != nil:
-		return `mode "global"`
-	case s.Mode.ReplicatedJob != nil:
-		return `mode "replicated-job"`
-	case s.Mode.GlobalJob != nil:
-		return `mode "global-job"`
-	}
-	return ""
 }
 
 func unsupportedRuntime(s *swarm.ServiceSpec) string {
@@ -60,6 +48,8 @@ func unsupportedContainer(s *swarm.ServiceSpec) string {
 		return "using configs (--config)"
 	case c.Privileges != nil && c.Privileges.CredentialSpec != nil:
 		return "a credential spec (--credential-spec)"
+	case !c.Isolation.IsDefault():
+		return fmt.Sprintf("isolation %q, which is for Windows containers,", c.Isolation)
 	}
 	for _, m := range c.Mounts {
 		switch m.Type {
@@ -70,46 +60,6 @@ func unsupportedContainer(s *swarm.ServiceSpec) string {
 		}
 	}
 	return ""
-}
-
-func unsupportedPlacement(s *swarm.ServiceSpec) string {
-	p := s.TaskTemplate.Placement
-	switch {
-	case p == nil:
-		return ""
-	case len(p.Preferences) > 0:
-		return "placement by preferences (--placement-pref)"
-	}
-	return ""
-}
-
-func unsupportedResources(s *swarm.ServiceSpec) string {
-	if r := s.TaskTemplate.Resources; r != nil && r.Reservations != nil && len(r.Reservations.GenericResources) > 0 {
-		return "reserving generic resources (--generic-resource)"
-	}
-	return ""
-}
-
-func unsupportedUpdate(s *swarm.ServiceSpec) string {
-	if u := s.UpdateConfig; u != nil && u.FailureAction == swarm.UpdateFailureActionRollback {
-		return "rolling back by itself (--update-failure-action rollback)"
-	}
-	return ""
-}
-
-// placementConstraints refuses what the scheduler cannot read.
-func (b *Backend) placementConstraints(s *swarm.ServiceSpec) error {
-	p := s.TaskTemplate.Placement
-	switch {
-	case p == nil || len(p.Constraints) == 0:
-		return nil
-	case b.checkConstraints == nil:
-		return notSupported("service %s: placement by constraints (--constraint)%s", s.Name, notYet)
-	}
-	if err := b.checkConstraints(p.Constraints); err != nil {
-		return invalid("%w", err)
-	}
-	return nil
 }
 
 func unsupportedEndpoint(s *swarm.ServiceSpec) string {

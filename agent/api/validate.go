@@ -1,23 +1,17 @@
 package api
 
 import (
-	"fmt"
 	"regexp"
-	"text/template"
-	"time"
 
-	"github.com/distribution/reference"
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/swarm"
 )
 
 // The rules and texts of Swarm's control API.
 
 const (
-	minCPU      = 1e6 // nano CPUs
-	minMemory   = 4 << 20
-	maxName     = 63
-	minInterval = time.Millisecond
+	minCPU    = 1e6 // nano CPUs
+	minMemory = 4 << 20
+	maxName   = 63
 )
 
 // dnsName is a name that may be a DNS component.
@@ -39,18 +33,19 @@ func validateService(s *swarm.ServiceSpec) error {
 	if err := validateName(s.Name); err != nil {
 		return err
 	}
-	if err := validateTask(&s.TaskTemplate); err != nil {
-		return err
-	}
-	for _, u := range []*swarm.UpdateConfig{s.UpdateConfig, s.RollbackConfig} {
-		if err := validateUpdate(u); err != nil {
+	for _, judge := range []func(*swarm.ServiceSpec) error{validateTask, validatePlacement, validateUpdates, validateOwnLabels} {
+		if err := judge(s); err != nil {
 			return err
 		}
+	}
+	if err := validateMode(s.Mode); err != nil {
+		return err
 	}
 	return validateEndpoint(s.EndpointSpec)
 }
 
-func validateTask(t *swarm.TaskSpec) error {
+func validateTask(s *swarm.ServiceSpec) error {
+	t := &s.TaskTemplate
 	if t.Runtime != swarm.RuntimeContainer {
 		return invalid("unsupported runtime")
 	}
@@ -63,7 +58,7 @@ func validateTask(t *swarm.TaskSpec) error {
 	if err := validateRestart(t.RestartPolicy); err != nil {
 		return err
 	}
-	return validateContainer(t.ContainerSpec)
+	return validateContainer(t.ContainerSpec, s.Labels)
 }
 
 func validateResources(r *swarm.ResourceRequirements) error {
@@ -88,6 +83,35 @@ func validateResources(r *swarm.ResourceRequirements) error {
 			return invalid("invalid memory value %d: Must be at least 4MiB", a[1])
 		}
 	}
+	if r.Reservations == nil {
+		return nil
+	}
+	return validateGeneric(r.Reservations.GenericResources)
+}
+
+// genericKind leaves out what cannot be part of an environment variable's name or of KIND=VALUE lists.
+var genericKind = regexp.MustCompile(`^[!-+\--<>-~]+$`)
+
+// validateGeneric: a service asks for an amount; which ones of a node's named resources it gets is the scheduler's choice.
+func validateGeneric(rs []swarm.GenericResource) error {
+	seen := map[string]bool{}
+	for _, r := range rs {
+		d := r.DiscreteResourceSpec
+		switch {
+		case r.NamedResourceSpec != nil:
+			return invalid("invalid argument for resource %s: a service reserves an amount (%s=1), not one by its name",
+				r.NamedResourceSpec.Kind, r.NamedResourceSpec.Kind)
+		case d == nil:
+			return invalid("invalid generic resource: no amount is given")
+		case !genericKind.MatchString(d.Kind):
+			return invalid("invalid kind %q of a generic resource", d.Kind)
+		case d.Value < 0:
+			return invalid("invalid argument for resource %s: %d must not be negative", d.Kind, d.Value)
+		case seen[d.Kind]:
+			return invalid("generic resource %s is listed twice", d.Kind)
+		}
+		seen[d.Kind] = true
+	}
 	return nil
 }
 
@@ -100,91 +124,14 @@ func validateRestart(p *swarm.RestartPolicy) error {
 	default:
 		return invalid("invalid RestartCondition: %q", p.Condition)
 	}
+	if p.MaxAttempts != nil && int64(*p.MaxAttempts) < 0 {
+		return invalid("TaskSpec: restart-max-attempts cannot be negative")
+	}
 	if p.Delay != nil && *p.Delay < 0 {
 		return invalid("TaskSpec: restart-delay cannot be negative")
 	}
 	if p.Window != nil && *p.Window < 0 {
 		return invalid("TaskSpec: restart-window cannot be negative")
-	}
-	return nil
-}
-
-func validateUpdate(u *swarm.UpdateConfig) error {
-	if u == nil {
-		return nil
-	}
-	switch u.FailureAction {
-	case "", swarm.UpdateFailureActionPause, swarm.UpdateFailureActionContinue, swarm.UpdateFailureActionRollback:
-	default:
-		return invalid("unrecognized update failure action %s", u.FailureAction)
-	}
-	switch u.Order {
-	case "", swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst:
-	default:
-		return invalid("unrecognized update order %s", u.Order)
-	}
-	switch {
-	case u.Delay < 0:
-		return invalid("TaskSpec: update-delay cannot be negative")
-	case u.Monitor < 0:
-		return invalid("TaskSpec: update-monitor cannot be negative")
-	case u.MaxFailureRatio < 0 || u.MaxFailureRatio > 1:
-		return invalid("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1")
-	}
-	return nil
-}
-
-func validateContainer(c *swarm.ContainerSpec) error {
-	if c.Image == "" {
-		return invalid("ContainerSpec: image reference must be provided")
-	}
-	if _, err := reference.ParseAnyReference(c.Image); err != nil {
-		return invalid("ContainerSpec: %q is not a valid repository/tag", c.Image)
-	}
-	targets := map[string]bool{}
-	for _, m := range c.Mounts {
-		if targets[m.Target] {
-			return invalid("ContainerSpec: duplicate mount point: %s", m.Target)
-		}
-		targets[m.Target] = true
-	}
-	if c.StopGracePeriod != nil && *c.StopGracePeriod < 0 {
-		return invalid("ContainerSpec: stop-grace-period cannot be negative")
-	}
-	if err := validateHealth(c.Healthcheck); err != nil {
-		return err
-	}
-	return validateTemplates(c)
-}
-
-func validateHealth(h *container.HealthConfig) error {
-	if h == nil {
-		return nil
-	}
-	for _, d := range []struct {
-		name  string
-		value time.Duration
-	}{{"Interval", h.Interval}, {"Timeout", h.Timeout}, {"StartPeriod", h.StartPeriod}, {"StartInterval", h.StartInterval}} {
-		if d.value != 0 && d.value < minInterval {
-			return invalid("ContainerSpec: %s in HealthConfig cannot be less than %s", d.name, minInterval)
-		}
-	}
-	if h.Retries < 0 {
-		return invalid("ContainerSpec: Retries in HealthConfig cannot be negative")
-	}
-	return nil
-}
-
-// validateTemplates parses the fields that may hold a template.
-func validateTemplates(c *swarm.ContainerSpec) error {
-	fields := append([]string{c.Hostname}, c.Env...)
-	for _, m := range c.Mounts {
-		fields = append(fields, m.Source, m.Target)
-	}
-	for _, f := range fields {
-		if _, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"join": fmt.Sprint}).Parse(f); err != nil {
-			return invalid("ContainerSpec: invalid template %q: %w", f, err)
-		}
 	}
 	return nil
 }
