@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -122,7 +123,7 @@ services:
     environment: {A: b}
 `
 
-// converge is an orchestrator for new services: all tasks run at once.
+// converge is an orchestrator for new services: all tasks run at once, and those of jobs are done.
 func converge(t *testing.T, fc *fakeCluster) {
 	_, w := fc.store.ViewAndWatch()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -139,12 +140,94 @@ func converge(t *testing.T, fc *fakeCluster) {
 			for _, commit := range commits {
 				for _, ch := range commit.Changes {
 					if s, ok := ch.New.(*state.Service); ok && ch.Old == nil {
-						for slot := range int(*s.Spec.Mode.Replicated.Replicas) {
-							addTask(t, fc, s.ID, state.NewID(), slot+1, swarm.TaskStateRunning, swarm.TaskStateRunning)
-						}
+						runAll(t, fc, s)
 					}
 				}
 			}
 		}
 	}()
+}
+
+// runAll makes the tasks of a service.
+func runAll(t *testing.T, fc *fakeCluster, s *state.Service) {
+	observed, desired, slots := swarm.TaskStateRunning, swarm.TaskStateRunning, uint64(0)
+	if job(s.Spec.Mode) {
+		observed, desired = swarm.TaskStateComplete, swarm.TaskStateComplete
+	}
+	switch m := s.Spec.Mode; modeOf(m) {
+	case modeReplicated:
+		slots = *m.Replicated.Replicas
+	case modeReplicatedJob:
+		slots = *m.ReplicatedJob.TotalCompletions
+	default:
+		for _, n := range fc.store.View().Nodes() {
+			addTask(t, fc, s.ID, state.NewID(), 0, observed, desired, func(t *state.Task) { t.NodeID = n.ID })
+		}
+	}
+	for slot := range int(slots) {
+		addTask(t, fc, s.ID, state.NewID(), slot+1, observed, desired)
+	}
+}
+
+// TestDockerCLIModes drives the docker command's own progress displays, which read tasks in their own way, and its lists.
+func TestDockerCLIModes(t *testing.T) {
+	bin, err := exec.LookPath("docker")
+	if err != nil {
+		t.Skip("no docker command")
+	}
+	fc := newFakeCluster(t)
+	check := func(exprs []string) error {
+		if exprs[0] == "node.rol==worker" {
+			return errors.New("unknown key")
+		}
+		return nil
+	}
+	_, c := start(t, Config{Local: managerNode(fc), Version: "0.1.0", CheckConstraints: check})
+	converge(t, fc)
+	run := func(args string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), bin, strings.Fields(args)...)
+		cmd.Env = []string{"DOCKER_HOST=" + c.DaemonHost(), "HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	for _, tt := range []struct{ args, want string }{
+		{"service create --mode global --name agent --update-monitor 10ms nginx:1", "converged"},
+		{"service create --mode replicated-job --name job --replicas 3 --max-concurrent 2 nginx:1", "job complete"},
+		{"service create --mode replicated-job --name one nginx:1", "job complete"},
+		{"service create --mode global-job --name each nginx:1", "job complete"},
+		{"service create -d --name spread --placement-pref spread=node.labels.rack --generic-resource GPU=2 --update-failure-action rollback --constraint node.role==worker nginx:1", ""},
+		{"service ls --format {{.Name}}:{{.Mode}}:{{.Replicas}} -f name=agent", "agent:global:2/2"},
+		{"service ls --format {{.Name}}:{{.Mode}}:{{.Replicas}} -f name=job", "job:replicated job:0/2 (3/3 completed)"},
+		{"service ls --format {{.Name}}:{{.Mode}}:{{.Replicas}} -f name=each", "each:global job:0/0 (2/2 completed)"},
+		{"service ls --format {{.Name}} -f mode=replicated-job", "job"},
+		{"service ps --format {{.Name}} agent", "agent." + testWorker},
+		{"service ps --format {{.Name}}:{{.CurrentState}} job", "job.3:Complete"},
+		{"service inspect --format {{.Spec.TaskTemplate.Resources|json}} spread", `{"DiscreteResourceSpec":{"Kind":"GPU","Value":2}}`},
+		{"service inspect --pretty spread", "On failure:	rollback"},
+		{"service inspect --pretty agent", "Global"},
+		{"service inspect --format {{.Spec.Mode|json}} job", `{"ReplicatedJob":{"MaxConcurrent":2,"TotalCompletions":3}}`},
+		{"service update -d --force job", "job"},
+		{"service rollback -d job", "job"},
+		{"service scale -d job=5", "job scaled to 5"},
+	} {
+		if out, err := run(tt.args); err != nil || !strings.Contains(out, tt.want) {
+			t.Errorf("docker %s: %v, want %q\n%s", tt.args, err, tt.want, out)
+		}
+	}
+	for _, tt := range []struct{ args, want string }{
+		{"service scale -d agent=5", "scale can only be used with replicated or replicated-job mode"},
+		{"service rollback -d spread", "does not have a previous spec"},
+		{"service update -d --rollback spread", "does not have a previous spec"},
+		{"service create -d --constraint node.rol==worker nginx:1", "unknown key"},
+		{"service create -d --rollback-failure-action rollback nginx:1", "cannot be rolled back"},
+		{"service create -d --label meshswarm.update.timeout=1 nginx:1", "must be a duration"},
+		{"service create -d --placement-pref spread=rack nginx:1", "spread=rack"},
+		{"service create -d --name agent nginx:1", "name conflicts with an existing object"},
+		{"node promote node2", "changing the role of a node is not supported yet"},
+		{"node update --availability asleep node2", `invalid Availability: "asleep"`},
+	} {
+		if out, err := run(tt.args); err == nil || !strings.Contains(out, tt.want) {
+			t.Errorf("docker %s: %v, want %q\n%s", tt.args, err, tt.want, out)
+		}
+	}
 }
