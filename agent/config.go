@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker/docker/api/types/swarm"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/meshswarm/meshswarm/agent/sandbox"
@@ -43,6 +44,9 @@ type Config struct {
 	Hostname string
 	// Labels are engine labels of this node (engine.labels.* in constraints).
 	Labels map[string]string
+	// GenericResources are what this node has beside CPUs and memory, counted or by name, for the scheduler to give to tasks.
+	// One kind is either counted (once) or named.
+	GenericResources []swarm.GenericResource
 	// Join is host:port of a manager; empty creates a swarm. Token is its join token. Both only matter the first time.
 	Join, Token string
 	// DefaultAddrPool are the CIDRs that overlay subnets are carved from; only matters when the swarm is created.
@@ -124,6 +128,9 @@ func settle(c Config) (settings, error) {
 	default:
 		return s, fmt.Errorf("--task-device %s: write tun or veth, or leave it out for what works here", c.TaskDevice)
 	}
+	if err := checkResources(c.GenericResources); err != nil {
+		return s, err
+	}
 	if s.pools, err = parsePools(c.DefaultAddrPool); err != nil {
 		return s, err
 	}
@@ -202,6 +209,33 @@ func parsePools(pools []string) ([]netip.Prefix, error) {
 		out = append(out, prefix)
 	}
 	return out, nil
+}
+
+// checkResources refuses what the scheduler could not count.
+func checkResources(list []swarm.GenericResource) error {
+	counted, named := map[string]bool{}, map[string]bool{}
+	for _, r := range list {
+		switch d, n := r.DiscreteResourceSpec, r.NamedResourceSpec; {
+		case d != nil && n == nil && d.Kind != "" && d.Value >= 0:
+			if counted[d.Kind] {
+				return fmt.Errorf("--generic-resource %s=%d: its number is given twice", d.Kind, d.Value)
+			}
+			counted[d.Kind] = true
+		case n != nil && d == nil && n.Kind != "" && n.Value != "":
+			if named[n.Kind+"="+n.Value] {
+				return fmt.Errorf("--generic-resource %s=%s is given twice", n.Kind, n.Value)
+			}
+			named[n.Kind], named[n.Kind+"="+n.Value] = true, true
+		default:
+			return errors.New("--generic-resource: write KIND=NUMBER, or KIND=NAME for each single one")
+		}
+	}
+	for kind := range counted {
+		if named[kind] {
+			return fmt.Errorf("--generic-resource %s is given as a number and by name: write one of both", kind)
+		}
+	}
+	return nil
 }
 
 // path names a file in the data directory.

@@ -3,7 +3,18 @@ package agent
 import (
 	"strings"
 	"testing"
+
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/google/go-cmp/cmp"
 )
+
+func counted(kind string, n int64) swarm.GenericResource {
+	return swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: n}}
+}
+
+func named(kind, name string) swarm.GenericResource {
+	return swarm.GenericResource{NamedResourceSpec: &swarm.NamedGenericResource{Kind: kind, Value: name}}
+}
 
 func TestSettle(t *testing.T) {
 	base := Config{DataDir: "/d", Socket: "/s", Hostname: "h"}
@@ -34,6 +45,37 @@ func TestSettle(t *testing.T) {
 		"pool too small": {
 			change: func(c *Config) { c.ListenAddr, c.DefaultAddrPool = "127.0.0.1", []string{"10.0.0.0/28"} }, err: "at most /24",
 		},
+		"resources of two kinds": {
+			change: func(c *Config) {
+				c.ListenAddr = "127.0.0.1"
+				c.GenericResources = []swarm.GenericResource{counted("FPGA", 1), named("GPU", "a"), named("GPU", "b")}
+			},
+			check: func(s settings) bool { return len(s.GenericResources) == 3 },
+		},
+		"resource counted and named": {
+			change: func(c *Config) {
+				c.ListenAddr, c.GenericResources = "127.0.0.1", []swarm.GenericResource{counted("GPU", 1), named("GPU", "a")}
+			},
+			err: "as a number and by name",
+		},
+		"resource counted twice": {
+			change: func(c *Config) {
+				c.ListenAddr, c.GenericResources = "127.0.0.1", []swarm.GenericResource{counted("GPU", 1), counted("GPU", 2)}
+			},
+			err: "given twice",
+		},
+		"resource named twice": {
+			change: func(c *Config) {
+				c.ListenAddr, c.GenericResources = "127.0.0.1", []swarm.GenericResource{named("GPU", "a"), named("GPU", "a")}
+			},
+			err: "given twice",
+		},
+		"less than nothing of a resource": {
+			change: func(c *Config) {
+				c.ListenAddr, c.GenericResources = "127.0.0.1", []swarm.GenericResource{counted("GPU", -1)}
+			},
+			err: "KIND=NUMBER",
+		},
 		"no data dir": {change: func(c *Config) { c.DataDir = "" }, err: "data directory"},
 	}
 	for name, tt := range tests {
@@ -54,5 +96,14 @@ func TestSettle(t *testing.T) {
 				t.Errorf("settled to %+v", s)
 			}
 		})
+	}
+}
+
+// What a node was told about a kind of resource wins over what its engine says of that kind.
+func TestMergeResources(t *testing.T) {
+	got := mergeResources([]swarm.GenericResource{counted("GPU", 4)},
+		[]swarm.GenericResource{named("GPU", "a"), named("FPGA", "x"), named("FPGA", "y")})
+	if d := cmp.Diff([]swarm.GenericResource{counted("GPU", 4), named("FPGA", "x"), named("FPGA", "y")}, got); d != "" {
+		t.Error(d)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sys/unix"
 
 	"github.com/meshswarm/meshswarm/mesh"
@@ -38,9 +39,10 @@ type membership struct {
 	// RaftMember is set once this manager was added to the quorum.
 	RaftMember bool
 	// ListenAddr and the others are the flags of the last start that went well: a later `up` without flags means the same node.
-	ListenAddr, AdvertiseAddr, PublishAddr, Hostname, DockerHost, TaskDevice string            `json:",omitempty"`
-	DataPathPort                                                             uint16            `json:",omitempty"`
-	Labels                                                                   map[string]string `json:",omitempty"`
+	ListenAddr, AdvertiseAddr, PublishAddr, Hostname, DockerHost, TaskDevice string                  `json:",omitempty"`
+	DataPathPort                                                             uint16                  `json:",omitempty"`
+	Labels                                                                   map[string]string       `json:",omitempty"`
+	GenericResources                                                         []swarm.GenericResource `json:",omitempty"`
 }
 
 func loadMembership(dir string) (membership, error) {
@@ -82,13 +84,17 @@ func (m membership) withFlags(c Config) Config {
 	if len(c.Labels) == 0 {
 		c.Labels = m.Labels
 	}
+	if len(c.GenericResources) == 0 {
+		c.GenericResources = m.GenericResources
+	}
 	return c
 }
 
 // remember notes this start's command line.
 func (m *membership) remember(c Config) {
 	m.ListenAddr, m.AdvertiseAddr, m.PublishAddr = c.ListenAddr, c.AdvertiseAddr, c.PublishAddr
-	m.Hostname, m.DockerHost, m.TaskDevice, m.DataPathPort, m.Labels = c.Hostname, c.DockerHost, c.TaskDevice, c.DataPathPort, c.Labels
+	m.Hostname, m.DockerHost, m.TaskDevice, m.DataPathPort = c.Hostname, c.DockerHost, c.TaskDevice, c.DataPathPort
+	m.Labels, m.GenericResources = c.Labels, c.GenericResources
 }
 
 // loadAssignments reads what the leader last said. A missing or damaged file is no assignments: the next session brings

@@ -3,6 +3,7 @@ package agent
 import (
 	"testing"
 
+	"github.com/docker/docker/api/types/swarm"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -12,6 +13,7 @@ func TestWithFlags(t *testing.T) {
 	first := Config{
 		ListenAddr: "192.0.2.7:3000", AdvertiseAddr: "198.51.100.7", PublishAddr: "192.0.2.8", Hostname: "h", DockerHost: "unix:///e.sock",
 		TaskDevice: "veth", DataPathPort: 5000, Labels: map[string]string{"a": "b"},
+		GenericResources: []swarm.GenericResource{{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: "GPU", Value: 2}}},
 	}
 	var m membership
 	m.remember(first)
@@ -28,6 +30,7 @@ func TestWithFlags(t *testing.T) {
 	other := Config{
 		ListenAddr: "192.0.2.9:3001", AdvertiseAddr: "198.51.100.9", PublishAddr: "192.0.2.1", Hostname: "i", DockerHost: "unix:///f.sock",
 		TaskDevice: "tun", DataPathPort: 5001, Labels: map[string]string{"c": "d"},
+		GenericResources: []swarm.GenericResource{{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "GPU", Value: "UUID1"}}},
 	}
 	if d := cmp.Diff(other, m.withFlags(other)); d != "" {
 		t.Errorf("with flags (-given +taken):\n%s", d)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -97,6 +98,9 @@ func (f *facts) look(ctx context.Context) bool {
 		}
 		d.Engine.Labels = labels
 	}
+	if own := f.settings.GenericResources; len(own) > 0 {
+		d.Resources.GenericResources = mergeResources(own, d.Resources.GenericResources)
+	}
 	prefixes, err := hostPrefixes()
 	if err != nil {
 		f.settings.Logger.Warn("list the host's networks", "err", err)
@@ -108,4 +112,24 @@ func (f *facts) look(ctx context.Context) bool {
 		f.current.HostPrefixes = prefixes
 	}
 	return true
+}
+
+// mergeResources is what this node was told it has, and of other kinds what the engine says.
+func mergeResources(own, engine []swarm.GenericResource) []swarm.GenericResource {
+	kind := func(r swarm.GenericResource) string {
+		if r.NamedResourceSpec != nil {
+			return r.NamedResourceSpec.Kind
+		}
+		if r.DiscreteResourceSpec != nil {
+			return r.DiscreteResourceSpec.Kind
+		}
+		return ""
+	}
+	all := slices.Clone(own)
+	for _, r := range engine {
+		if !slices.ContainsFunc(own, func(o swarm.GenericResource) bool { return kind(o) == kind(r) }) {
+			all = append(all, r)
+		}
+	}
+	return all
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/docker/cli/opts"
+	"github.com/docker/docker/api/types/swarm"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
@@ -29,8 +30,10 @@ type upOptions struct {
 	dataPathPort                           uint64
 	dockerHost, hostname, logLevel         string
 	taskDevice                             string
-	labels, addrPools                      opts.ListOpts
-	detach                                 bool
+	labels, resources, addrPools           opts.ListOpts
+	// has are the resources, parsed.
+	has    []swarm.GenericResource
+	detach bool
 	// readyFD is where a detached node tells its parent how the start went.
 	readyFD int64
 }
@@ -38,7 +41,7 @@ type upOptions struct {
 func newUpOptions() *upOptions {
 	return &upOptions{
 		dataDir: defaultDataDir(), socket: defaultSocket(), logLevel: "info",
-		labels: opts.NewListOpts(opts.ValidateLabel), addrPools: opts.NewListOpts(nil),
+		labels: opts.NewListOpts(opts.ValidateLabel), resources: newResourceList(), addrPools: opts.NewListOpts(nil),
 	}
 }
 
@@ -60,6 +63,7 @@ func (p *program) upCommand() *cli.Command {
 			flagList(&o.addrPools, "default-addr-pool", "CIDR that subnets of networks are taken from, when the swarm is created (default 10.0.0.0/8)"),
 			flagBool(&o.detach, "detach,d", "Run in the background; return when the node is ready"),
 			flagString(&o.dockerHost, "docker-host", "Docker engine to run tasks on (default: DOCKER_HOST or the engine's usual socket)"),
+			flagList(&o.resources, "generic-resource", "What this node has for tasks to reserve: KIND=NUMBER, or KIND=NAME for each single one"),
 			flagString(&o.hostname, "hostname", "Name of this node (default: the machine's)"),
 			flagString(&o.join, "join", "Join the swarm of the manager at HOST:PORT"),
 			flagList(&o.labels, "label", "Engine label of this node (key=value)"),
@@ -108,6 +112,9 @@ func (o *upOptions) settle(stdin io.Reader) error {
 		return errDataPathPort
 	}
 	if _, err := parseLevel(o.logLevel); err != nil {
+		return err
+	}
+	if o.has, err = parseGenericResources(o.resources.GetSlice()); err != nil {
 		return err
 	}
 	if err := o.readToken(stdin); err != nil {
@@ -178,6 +185,9 @@ func (o *upOptions) flags() []string {
 	}
 	for _, label := range o.labels.GetSlice() {
 		list = append(list, "--label", label)
+	}
+	for _, resource := range o.resources.GetSlice() {
+		list = append(list, "--generic-resource", resource)
 	}
 	for _, pool := range o.addrPools.GetSlice() {
 		list = append(list, "--default-addr-pool", pool)
