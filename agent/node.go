@@ -166,8 +166,14 @@ func (p *parts) buildWorker(seal *secrets.Sealer) (err error) {
 		return err
 	}
 	p.facts.describer = p.executor
+	drains := drainer{
+		known: p.plane.known, quiet: p.netstack.Quiet,
+		traffic: func(ctx context.Context, task string) (sandbox.Traffic, error) {
+			return sandbox.AskTraffic(ctx, s.path(sandboxesDir, task))
+		},
+	}
 	p.worker, err = task.NewWorker(task.Config{
-		Executor: p.executor, Dir: s.path(tasksDir), Sealer: seal, Logger: s.Logger, Registry: s.Registry,
+		Executor: p.executor, Drain: drains.drain, Dir: s.path(tasksDir), Sealer: seal, Logger: s.Logger, Registry: s.Registry,
 		Report: func(id string, st swarm.TaskStatus) { p.session.Report(id, st) },
 	})
 	p.plane.tasks = p.worker.Assign
@@ -191,7 +197,7 @@ func (p *parts) buildSession() (err error) {
 	if err != nil {
 		return err
 	}
-	p.facts.changed, p.badge.replaced = p.session.Refresh, p.session.Reconnect
+	p.facts.changed, p.badge.replaced, p.plane.common = p.session.Refresh, p.session.Reconnect, p.session.Known
 	return nil
 }
 

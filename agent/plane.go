@@ -24,6 +24,8 @@ type plane struct {
 	peers  func([]mesh.Peer) error
 	tasks  func(map[string]state.AssignedTask)
 	save   func(state.Assignments) error
+	// common waits until all nodes have the store up to an index in force (dispatch.Client.Known).
+	common func(ctx context.Context, index uint64) error
 	log    *slog.Logger
 
 	dirty chan struct{} // capacity 1: there is something to save
@@ -46,18 +48,23 @@ func (p *plane) restore(a state.Assignments) {
 	if len(a.Nodes) == 0 {
 		return
 	}
-	p.apply(a)
+	p.apply(a, func() {})
 }
 
-// assign takes new assignments from a session. Which tasks there are is on disk before the worker hears of it: after a
-// crash the assignments on disk know every container that this node has made, and nothing is taken for a leftover.
-func (p *plane) assign(a state.Assignments) {
-	if !sameTasks(p.get().Tasks, a.Tasks) {
+// assign takes new assignments from a session, and calls inForce when packets go by them. Which tasks there are is on disk
+// before the worker hears of it: after a crash the assignments on disk know every container that this node has made, and
+// nothing is taken for a leftover.
+func (p *plane) assign(a state.Assignments, inForce func()) {
+	had := p.get().Tasks
+	p.apply(a, func() {
+		inForce()
+		if sameTasks(had, a.Tasks) {
+			return
+		}
 		if err := p.save(a); err != nil {
 			p.log.Warn("keep the assignments on disk", "err", err)
 		}
-	}
-	p.apply(a)
+	})
 	p.mu.Lock()
 	first := !p.isFresh
 	p.isFresh = true
@@ -71,7 +78,8 @@ func (p *plane) assign(a state.Assignments) {
 	}
 }
 
-func (p *plane) apply(a state.Assignments) {
+// apply makes a true; between is called after the packets' part, before the tasks'.
+func (p *plane) apply(a state.Assignments, between func()) {
 	p.applying.Lock()
 	defer p.applying.Unlock()
 	p.mu.Lock()
@@ -86,12 +94,17 @@ func (p *plane) apply(a state.Assignments) {
 	if err != nil {
 		p.log.Error("set the mesh's peers", "err", err)
 	}
+	between()
 	p.tasks(a.Tasks)
 }
 
+// known blocks until every node of the swarm that is not down has its tables by the store as it was at index, or by a newer
+// one, or until ctx ends; then it returns ctx's cause. While the leader is away nobody knows, and it waits.
+func (p *plane) known(ctx context.Context, index uint64) error { return p.common(ctx, index) }
+
 // clear forgets all assignments, also those on disk: the node is no member any more.
 func (p *plane) clear(path string) error {
-	p.apply(state.Assignments{})
+	p.apply(state.Assignments{}, func() {})
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget the assignments: %w", err)
 	}

@@ -35,8 +35,8 @@ func TestPlaneOrder(t *testing.T) {
 	r := newRecorded()
 	a := sample(t).Assignments
 	a.Tasks = map[string]state.AssignedTask{"w1": {Task: state.Task{ID: "w1"}}}
-	r.assign(a)
-	want := []string{"save", "tables", "peers", "tasks"}
+	r.assign(a, func() { r.order = append(r.order, "in force") })
+	want := []string{"tables", "peers", "in force", "save", "tasks"}
 	if len(r.order) != len(want) {
 		t.Fatalf("order %v, want %v", r.order, want)
 	}
@@ -58,7 +58,7 @@ func TestPlaneOrder(t *testing.T) {
 // A node that was removed carries nothing any more, now and after a restart.
 func TestPlaneClear(t *testing.T) {
 	r := newRecorded()
-	r.assign(sample(t).Assignments)
+	r.assign(sample(t).Assignments, func() {})
 	path := filepath.Join(t.TempDir(), assignmentsFile)
 	if err := os.WriteFile(path, []byte("sealed"), 0o600); err != nil {
 		t.Fatal(err)

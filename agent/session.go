@@ -23,7 +23,7 @@ type sessionHandler struct {
 }
 
 // Assign implements dispatch.Handler.
-func (h sessionHandler) Assign(a state.Assignments, _ uint64) { h.plane.assign(a) }
+func (h sessionHandler) Assign(a state.Assignments, inForce func()) { h.plane.assign(a, inForce) }
 
 // Logs implements dispatch.Handler.
 func (h sessionHandler) Logs(ctx context.Context, req dispatch.LogRequest) (io.ReadCloser, error) {

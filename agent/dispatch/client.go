@@ -28,9 +28,10 @@ const (
 
 // Handler is the node's side of a session.
 type Handler interface {
-	// Assign is told the whole assignments after each change, and the number of the last delta in it. Calls come one
-	// after another; when they come too fast, only the last counts. a is shared: it must not be changed.
-	Assign(a state.Assignments, seq uint64)
+	// Assign is told the whole assignments after each change, and calls inForce as soon as no packet of this node goes by
+	// older ones; what else it does with them may take longer. Calls come one after another; when they come too fast, only
+	// the last counts. a is shared: it must not be changed.
+	Assign(a state.Assignments, inForce func())
 	// Logs opens the output of a task of this node. The reader ends early when ctx does.
 	Logs(ctx context.Context, req LogRequest) (io.ReadCloser, error)
 }
@@ -61,6 +62,7 @@ type Client struct {
 	facts  chan struct{} // facts have changed
 	again  chan struct{} // the session has to begin anew
 	assign *mailbox
+	common *common
 }
 
 // NewClient checks cfg.
@@ -80,6 +82,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return &Client{
 		cfg: cfg, log: cfg.Logger.With("component", "session"), out: newOutbox(),
 		facts: make(chan struct{}, 1), again: make(chan struct{}, 1), assign: newMailbox(),
+		common: newCommon(),
 	}, nil
 }
 
@@ -183,8 +186,8 @@ func (c *Client) deliver(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.assign.ready:
-			if a, seq, ok := c.assign.take(); ok {
-				c.cfg.Handler.Assign(a, seq)
+			if a, index, ok := c.assign.take(); ok {
+				c.cfg.Handler.Assign(a, func() { c.common.apply(index) })
 			}
 		}
 	}
@@ -194,17 +197,17 @@ func (c *Client) deliver(ctx context.Context) error {
 type mailbox struct {
 	ready chan struct{}
 
-	mu   sync.Mutex
-	a    state.Assignments
-	seq  uint64
-	full bool
+	mu    sync.Mutex
+	a     state.Assignments
+	index uint64 // of the store that a is by
+	full  bool
 }
 
 func newMailbox() *mailbox { return &mailbox{ready: make(chan struct{}, 1)} }
 
-func (m *mailbox) put(a state.Assignments, seq uint64) {
+func (m *mailbox) put(a state.Assignments, index uint64) {
 	m.mu.Lock()
-	m.a, m.seq, m.full = a, seq, true
+	m.a, m.index, m.full = a, index, true
 	m.mu.Unlock()
 	select {
 	case m.ready <- struct{}{}:
@@ -215,9 +218,9 @@ func (m *mailbox) put(a state.Assignments, seq uint64) {
 func (m *mailbox) take() (state.Assignments, uint64, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	a, seq, full := m.a, m.seq, m.full
+	a, index, full := m.a, m.index, m.full
 	m.a, m.full = state.Assignments{}, false
-	return a, seq, full
+	return a, index, full
 }
 
 // jitter is between half of d and d.

@@ -60,6 +60,7 @@ func (c *Client) session(ctx context.Context, addr string) (welcomed bool, err e
 		slots: make(chan struct{}, maxStreams),
 	}
 	c.out.reset()
+	c.common.reset()
 	stop := context.AfterFunc(ctx, stream.Close)
 	defer stop()
 	g.Go(s.receive)
@@ -118,6 +119,10 @@ func (s *clientSession) send() error {
 			err = s.stream.Send(upMessage{Facts: &facts})
 		case m := <-s.notes:
 			err = s.stream.Send(m)
+		case <-s.common.wake:
+			if applied, asks := s.common.take(); applied != 0 || len(asks) > 0 {
+				err = s.stream.Send(upMessage{Applied: applied, Ask: asks})
+			}
 		case <-s.out.wake:
 			if batch, statuses := s.out.take(); len(statuses) > 0 {
 				err = s.stream.Send(upMessage{Batch: batch, Statuses: statuses})
@@ -160,6 +165,9 @@ func (s *clientSession) receive() error {
 		if m.Ack != 0 {
 			s.out.ack(m.Ack)
 		}
+		if m.Known != 0 {
+			s.common.reach(m.Known)
+		}
 		if m.Renew && s.cfg.Renew != nil {
 			s.cfg.Renew()
 		}
@@ -184,7 +192,7 @@ func (s *clientSession) apply(d state.Delta, more bool) {
 	}
 	s.have, s.seq = s.cfg.Patch(s.have, d), d.Seq
 	if !more {
-		s.assign.put(s.have, s.seq)
+		s.assign.put(s.have, d.Index)
 	}
 }
 

@@ -83,6 +83,8 @@ type upMessage struct {
 	Batch    uint64       `json:",omitempty"` // number of Statuses
 	Statuses []TaskStatus `json:",omitempty"`
 	Resync   bool         `json:",omitempty"` // send the full assignments again
+	Applied  uint64       `json:",omitempty"` // the delta with this index is in force
+	Ask      []uint64     `json:",omitempty"` // say when all nodes have the store up to each of these
 	Refusal  *refusal     `json:",omitempty"`
 }
 
@@ -92,6 +94,7 @@ type downMessage struct {
 	Delta   *state.Delta `json:",omitempty"`
 	More    bool         `json:",omitempty"` // the next delta belongs to this one: wait for it
 	Ack     uint64       `json:",omitempty"` // the batch with this number is in the store
+	Known   uint64       `json:",omitempty"` // every node has the store up to this index in force
 	Open    *opening     `json:",omitempty"`
 	Renew   bool         `json:",omitempty"` // the node's role has changed: fetch a new certificate
 }

@@ -204,14 +204,19 @@ type node struct {
 
 	mu   sync.Mutex
 	last state.Assignments
-	seq  uint64
+	hold chan struct{} // what is assigned is not in force before this is closed; nil: at once
 	logs func(ctx context.Context, req LogRequest) (io.ReadCloser, error)
 }
 
-func (n *node) Assign(a state.Assignments, seq uint64) {
+func (n *node) Assign(a state.Assignments, inForce func()) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.last, n.seq = a, seq
+	n.last = a
+	hold := n.hold
+	n.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	inForce()
 }
 
 func (n *node) Logs(ctx context.Context, req LogRequest) (io.ReadCloser, error) {

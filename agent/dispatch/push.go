@@ -64,14 +64,14 @@ func (s *session) isChanged() bool {
 	return s.changed || s.full
 }
 
-// sendNotes sends acknowledgements and requests for reverse streams.
+// sendNotes sends acknowledgements, what all nodes know, and requests for reverse streams.
 func (s *session) sendNotes() (spoke bool, err error) {
 	s.mu.Lock()
-	ack, openings := s.ack, s.openings
-	s.ack, s.openings = 0, nil
+	ack, known, openings := s.ack, s.known, s.openings
+	s.ack, s.known, s.openings = 0, 0, nil
 	s.mu.Unlock()
-	if ack != 0 {
-		if err := s.stream.Send(downMessage{Ack: ack}); err != nil {
+	if ack != 0 || known != 0 {
+		if err := s.stream.Send(downMessage{Ack: ack, Known: known}); err != nil {
 			return false, err
 		}
 	}
@@ -80,7 +80,7 @@ func (s *session) sendNotes() (spoke bool, err error) {
 			return false, err
 		}
 	}
-	return ack != 0 || len(openings) > 0, nil
+	return ack != 0 || known != 0 || len(openings) > 0, nil
 }
 
 // push brings the node up to date with the store.
@@ -96,13 +96,15 @@ func (s *session) push(ctx context.Context) (spoke bool, err error) {
 	if err := s.pushRole(view.Node(s.node)); err != nil {
 		return false, err
 	}
-	delta := state.Delta{Full: full, Set: now}
+	delta := state.Delta{Index: view.Index(), Full: full, Set: now}
 	if !full {
 		var changed bool
 		if delta.Set, delta.Remove, changed = s.term.cfg.Diff(s.sent, now); !changed {
+			s.term.horizon.looked(s, view.Index(), false)
 			return false, nil
 		}
 	}
+	s.term.horizon.looked(s, view.Index(), true)
 	messages, err := s.fit(delta)
 	if err != nil {
 		return false, err
@@ -164,7 +166,7 @@ func halve(d state.Delta) (first, second state.Delta, ok bool) {
 	a.Services, b.Services = halveMap(d.Set.Services, &n)
 	a.Endpoints, b.Endpoints = halveMap(d.Set.Endpoints, &n)
 	a.Nodes, b.Nodes = halveMap(d.Set.Nodes, &n)
-	first, second = d, state.Delta{Set: b}
+	first, second = d, state.Delta{Index: d.Index, Set: b}
 	first.Set = a
 	return first, second, n > 1
 }

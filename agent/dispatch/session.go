@@ -38,12 +38,15 @@ type session struct {
 	checked  uint64 // Modified of the node when the facts were last found in it ...
 	checkedF uint64 // ... and the version of those facts
 
+	asks []uint64 // horizon's
+
 	mu       sync.Mutex
 	facts    Facts
 	version  uint64 // of facts
 	changed  bool   // the store or the facts have
 	full     bool   // all assignments are due
 	ack      uint64
+	known    uint64 // the horizon that the node is to be told
 	openings []opening
 }
 
@@ -186,6 +189,12 @@ func (s *session) handle(m upMessage) error {
 	if m.Resync {
 		s.note(func() { s.full = true })
 		s.poke()
+	}
+	if m.Applied != 0 {
+		s.term.horizon.applied(s, m.Applied)
+	}
+	if len(m.Ask) > 0 {
+		s.term.horizon.ask(s, m.Ask)
 	}
 	if m.Refusal != nil {
 		s.term.refuseReverse(s.node, *m.Refusal)

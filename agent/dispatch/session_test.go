@@ -174,23 +174,23 @@ func TestClientNoticesGap(t *testing.T) {
 		}
 		return a
 	}
-	s.apply(state.Delta{Seq: 1, Full: true, Set: tasks("a")}, false)
-	s.apply(state.Delta{Seq: 2, Set: tasks("b")}, true) // more to come
-	if a, seq, _ := c.assign.take(); len(a.Tasks) != 1 || seq != 1 {
-		t.Errorf("half a change was handed out: %v, %d", a.Tasks, seq)
+	s.apply(state.Delta{Seq: 1, Index: 11, Full: true, Set: tasks("a")}, false)
+	s.apply(state.Delta{Seq: 2, Index: 13, Set: tasks("b")}, true) // more to come
+	if a, index, _ := c.assign.take(); len(a.Tasks) != 1 || index != 11 {
+		t.Errorf("half a change was handed out: %v, %d", a.Tasks, index)
 	}
-	s.apply(state.Delta{Seq: 3, Set: tasks("c")}, false)
-	if a, seq, _ := c.assign.take(); len(a.Tasks) != 3 || seq != 3 {
-		t.Errorf("have %v, %d", a.Tasks, seq)
+	s.apply(state.Delta{Seq: 3, Index: 13, Set: tasks("c")}, false)
+	if a, index, _ := c.assign.take(); len(a.Tasks) != 3 || index != 13 {
+		t.Errorf("have %v, %d", a.Tasks, index)
 	}
 	s.apply(state.Delta{Seq: 5, Set: tasks("e")}, false)
 	s.apply(state.Delta{Seq: 6, Set: tasks("f")}, false)
 	if _, _, ok := c.assign.take(); ok || len(s.notes) != 1 || !(<-s.notes).Resync {
 		t.Error("gap not noticed, or asked for more than once")
 	}
-	s.apply(state.Delta{Seq: 7, Full: true, Set: tasks("z")}, false)
-	if a, seq, _ := c.assign.take(); len(a.Tasks) != 1 || seq != 7 {
-		t.Errorf("after resync %v, %d", a.Tasks, seq)
+	s.apply(state.Delta{Seq: 7, Index: 17, Full: true, Set: tasks("z")}, false)
+	if a, index, _ := c.assign.take(); len(a.Tasks) != 1 || index != 17 {
+		t.Errorf("after resync %v, %d", a.Tasks, index)
 	}
 }
 

@@ -27,6 +27,7 @@ type term struct {
 	reverse   map[string]*reverse // asked for and not answered yet, by ID
 	openings  map[string]int      // reverse streams asked for or open, by node ID
 	arrivals  limiter
+	horizon   *horizon
 	index     *index // of the newest view that somebody asked for
 }
 
@@ -54,7 +55,7 @@ func (t *term) assignments(node string) (state.View, state.Assignments) {
 func newTerm(d *Dispatcher) *term {
 	return &term{
 		Dispatcher: d, sessions: map[string]*session{}, deadlines: map[string]time.Time{},
-		reverse: map[string]*reverse{}, openings: map[string]int{}, inbox: newInbox(),
+		reverse: map[string]*reverse{}, openings: map[string]int{}, inbox: newInbox(), horizon: newHorizon(),
 		arrivals: limiter{limit: 20, window: 10 * time.Second},
 	}
 }
@@ -98,6 +99,7 @@ func (t *term) enter(s *session) error {
 	old := t.sessions[s.node]
 	t.sessions[s.node] = s
 	t.deadlines[s.node] = t.cfg.Clock.Now().Add(t.cfg.Timeout)
+	t.horizon.enter(s)
 	t.mu.Unlock()
 	if old != nil {
 		t.log.Debug("session replaced", "node", s.node, "addr", s.addr)
@@ -113,6 +115,7 @@ func (t *term) leave(s *session) {
 	if t.sessions[s.node] == s {
 		delete(t.sessions, s.node)
 	}
+	t.horizon.leave(s)
 }
 
 func (t *term) session(node string) *session {
@@ -134,9 +137,14 @@ func (t *term) alive(s *session) {
 // something has changed.
 func (t *term) observe(ctx context.Context) error {
 	return t.cfg.Store.Follow(ctx, func(view state.View) {
+		var ready []string
 		for _, n := range view.Nodes() {
 			t.expect(n, gracePeriods*t.cfg.Period)
+			if NodeReady(n) {
+				ready = append(ready, n.ID)
+			}
 		}
+		t.horizon.begin(view.Index(), ready)
 		t.pokeAll()
 	}, func(commits []state.Commit) {
 		for _, c := range commits {
@@ -144,7 +152,7 @@ func (t *term) observe(ctx context.Context) error {
 				t.noteNode(change)
 			}
 		}
-		t.pokeAll()
+		t.horizon.advance(commits[len(commits)-1].Index, t.pokeAll())
 	})
 }
 
@@ -156,12 +164,14 @@ func (t *term) noteNode(c state.Change) {
 			grace = joinGrace
 		}
 		t.expect(n, grace)
+		t.horizon.setReady(n.ID, NodeReady(n))
 		return
 	}
 	n, ok := c.Old.(*state.Node)
 	if !ok || c.New != nil {
 		return
 	}
+	t.horizon.setReady(n.ID, false)
 	t.mu.Lock()
 	delete(t.deadlines, n.ID)
 	s := t.sessions[n.ID]
@@ -183,10 +193,12 @@ func (t *term) expect(n *state.Node, grace time.Duration) {
 	}
 }
 
-func (t *term) pokeAll() {
+func (t *term) pokeAll() (nodes []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, s := range t.sessions {
+	for id, s := range t.sessions {
 		s.poke()
+		nodes = append(nodes, id)
 	}
+	return nodes
 }

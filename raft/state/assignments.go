@@ -94,7 +94,10 @@ type AssignedNode struct {
 // Delta is a change of Assignments. Full replaces everything; otherwise Seq must be the last one plus one, and a gap
 // means the receiver has to ask for a full one.
 type Delta struct {
-	Seq    uint64
+	Seq uint64
+	// Index is that of the store which the assignments after this delta were made from: with it in force, the node has
+	// taken in every change up to there.
+	Index  uint64
 	Full   bool `json:",omitempty"`
 	Set    Assignments
 	Remove Removals `json:",omitzero"`
