@@ -68,6 +68,31 @@ func Sockets(ctx context.Context, dir string) ([]Socket, error) {
 	}
 }
 
+// AskTraffic tells what is going on in the task's connections. Not every kernel can say, nor the sandbox of an older agent.
+func AskTraffic(ctx context.Context, dir string) (Traffic, error) {
+	c, err := dial(ctx, dir)
+	if err != nil {
+		return Traffic{}, err
+	}
+	defer c.Close()
+	if err := writeRequest(c, wantTraffic); err != nil {
+		return Traffic{}, err
+	}
+	buf := make([]byte, maxReply+1)
+	n, err := c.Read(buf)
+	if err != nil {
+		return Traffic{}, fmt.Errorf("read traffic from the sandbox: %w", err)
+	}
+	r, err := parseReply(buf[:n])
+	if err != nil {
+		return Traffic{}, err
+	}
+	if r.Traffic == nil {
+		return Traffic{}, fmt.Errorf("%w: no traffic in the reply", errProtocol)
+	}
+	return *r.Traffic, nil
+}
+
 // notReady recognizes a socket that is not there, or not listening, yet.
 func notReady(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)

@@ -175,6 +175,13 @@ func (k keepState) serve(fd int, handover []byte) {
 		_, _ = retry(func() (int, error) { return unix.SendmsgN(fd, handover, rights, nil, unix.MSG_NOSIGNAL) })
 	case q.Want == wantSockets:
 		sendSockets(fd)
+	case q.Want == wantTraffic:
+		t, err := traffic()
+		if err != nil {
+			send(fd, reply{Version: protocolVersion, Error: err.Error()})
+			return
+		}
+		send(fd, reply{Version: protocolVersion, Traffic: &t})
 	default:
 		send(fd, reply{Version: protocolVersion, Error: fmt.Sprintf("unknown request %q", q.Want)})
 	}

@@ -73,6 +73,16 @@ func command(sandbox *exec.Cmd, words []string) (string, error) {
 		c, err := net.Dial("tcp", words[1])
 		conn = c
 		return "ok", err
+	case "hear": // ADDR: listen, take what comes and say nothing
+		l, err := net.Listen("tcp", words[1])
+		if err != nil {
+			return "", err
+		}
+		go hear(l)
+		return "ok", nil
+	case "say": // TEXT, and expect no answer
+		_, err := io.WriteString(conn, words[1])
+		return "ok", err
 	case "send": // N bytes, and back
 		return "ok", transfer(conn, words[1])
 	case "udp": // ADDR: what an echo there answers
@@ -91,6 +101,19 @@ func command(sandbox *exec.Cmd, words []string) (string, error) {
 		return strings.ReplaceAll(string(b), "\n", ";"), err
 	}
 	return "", fmt.Errorf("unknown command %q", words[0])
+}
+
+func hear(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			_, _ = io.Copy(io.Discard, c)
+			c.Close()
+		}()
+	}
 }
 
 func echo(l net.Listener) {

@@ -23,6 +23,7 @@ const (
 const (
 	wantHandover = "handover"
 	wantSockets  = "sockets"
+	wantTraffic  = "traffic"
 )
 
 type request struct {
@@ -36,6 +37,7 @@ type reply struct {
 	Devices  []deviceReply `json:"devices,omitempty"`
 	Warnings []string      `json:"warnings,omitempty"`
 	Sockets  []Socket      `json:"sockets,omitempty"`
+	Traffic  *Traffic      `json:"traffic,omitempty"`
 	// More: another reply packet follows.
 	More bool `json:"more,omitempty"`
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"net/netip"
 	"strings"
@@ -62,6 +63,28 @@ func FuzzParseSocket(f *testing.F) {
 		if s, ok := parseSocket(line); ok && (!s.Local.IsValid() || !s.Remote.IsValid()) {
 			t.Errorf("accepted %v", s)
 		}
+	})
+}
+
+func FuzzParseDiag(f *testing.F) {
+	socket := make([]byte, unix.NLMSG_HDRLEN+diagMessageLen+4+infoLen)
+	binary.NativeEndian.PutUint32(socket, uint32(len(socket)))
+	binary.NativeEndian.PutUint16(socket[4:], unix.SOCK_DIAG_BY_FAMILY)
+	socket[unix.NLMSG_HDRLEN] = unix.AF_INET
+	info := socket[unix.NLMSG_HDRLEN+diagMessageLen:]
+	binary.NativeEndian.PutUint16(info, 4+infoLen)
+	binary.NativeEndian.PutUint16(info[2:], diagInfo)
+	f.Add(socket)
+	failed := make([]byte, unix.NLMSG_HDRLEN+4)
+	binary.NativeEndian.PutUint32(failed, uint32(len(failed)))
+	binary.NativeEndian.PutUint16(failed[4:], unix.NLMSG_ERROR)
+	f.Add(failed)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		_, _ = parseDiag(data, func(s diagSocket) {
+			if !s.local.IsValid() || !s.remote.IsValid() {
+				t.Errorf("accepted %v", s)
+			}
+		})
 	})
 }
 

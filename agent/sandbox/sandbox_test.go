@@ -174,6 +174,59 @@ func TestHandoverAgain(t *testing.T) {
 	})
 }
 
+// Who waits for an answer, and who does not; what is the task's own question, and what comes to it.
+func TestTraffic(t *testing.T) {
+	kinds(t, func(t *testing.T, kind sandbox.Kind) {
+		a, b := start(t, spec(kind, 5)), start(t, spec(kind, 6))
+		sw := sandboxtest.NewSwitch()
+		defer sw.Close()
+		sw.Plug(a.ask())
+		sw.Plug(b.ask())
+		if got := b.traffic(); got.Connections != 0 || got.Silent != -1 {
+			t.Errorf("nobody is connected: %+v", got)
+		}
+		b.do("listen 10.0.16.6:80")
+		b.do("hear [fd00:16::6]:81")
+		a.do("dial 10.0.16.6:80")
+		a.do("send 1000")
+		b.traffics("answered", func(got sandbox.Traffic) bool {
+			return got.Connections == 1 && got.Waiting == 0 && got.Unsent == 0 && got.Silent >= 50
+		})
+		a.do("dial [fd00:16::6]:81")
+		b.traffics("nothing was asked", func(got sandbox.Traffic) bool { return got.Connections == 2 && got.Waiting == 0 && got.Silent >= 50 })
+		a.do("say hello?")
+		b.traffics("a question", func(got sandbox.Traffic) bool { return got.Connections == 2 && got.Waiting == 1 })
+		if got := a.traffic(); got.Connections != 0 || got.Waiting != 0 {
+			t.Errorf("the one that asked: %+v", got)
+		}
+	})
+}
+
+func (h *host) traffic() sandbox.Traffic {
+	h.t.Helper()
+	got, err := sandbox.AskTraffic(h.t.Context(), h.dir)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return got
+}
+
+// traffics waits for traffic as wanted.
+func (h *host) traffics(what string, ok func(sandbox.Traffic) bool) {
+	h.t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		got := h.traffic()
+		if ok(got) {
+			return
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("%s: %+v", what, got)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 func TestNoPrivilegeIsLeft(t *testing.T) {
 	h := start(t, spec(sandbox.KindPacket, 5))
 	h.ask().Close()
