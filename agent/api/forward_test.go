@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -41,7 +42,11 @@ func (s *toServer) RoundTrip(r *http.Request) (*http.Response, error) {
 func pair(t *testing.T) (leader, follower *fakeCluster, c *client.Client, rt *toServer) {
 	t.Helper()
 	leader = newFakeCluster(t)
-	ls, _ := start(t, Config{Local: managerNode(leader)})
+	ls, _ := start(t, Config{
+		Local:         managerNode(leader),
+		Explain:       func(_ state.View, id string, _ time.Time) (any, error) { return id, nil },
+		PlanRebalance: func(state.View, string, time.Time) ([]Move, error) { return []Move{{TaskID: "t1", Slot: 1}}, nil },
+	})
 	hs := httptest.NewServer(ls.Handler())
 	t.Cleanup(func() { http.DefaultTransport.(*http.Transport).CloseIdleConnections() })
 	t.Cleanup(hs.Close)
@@ -101,6 +106,12 @@ func TestForward(t *testing.T) {
 	}
 	_, _, err := c.ServiceInspectWithRaw(t.Context(), "none", swarm.ServiceInspectOptions{})
 	wantError(t, err, cerrdefs.IsNotFound, "service none not found")
+	if code, _, text := raw(t, socketOf(c), http.MethodGet, "/meshswarm/services/web/explain", ""); code != 200 || strings.TrimSpace(text) != `"`+id+`"` {
+		t.Errorf("explain: %d %s", code, text)
+	}
+	if code, _, text := raw(t, socketOf(c), http.MethodPost, "/meshswarm/services/web/rebalance", ""); code != 200 || follower.store.View().Service(id).Rebalance == nil {
+		t.Errorf("rebalance: %d %s", code, text)
+	}
 	n, err := c.NetworkCreate(t.Context(), "back", network.CreateOptions{Driver: "overlay"})
 	if err != nil {
 		t.Fatal(err)

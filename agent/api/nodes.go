@@ -33,12 +33,12 @@ func (b *Backend) GetNodes(opts swarm.NodeListOptions) ([]swarm.Node, error) {
 			return nil, fmt.Errorf("Invalid membership filter: '%s'", m) //lint:ignore ST1005 Docker's text
 		}
 	}
-	out := []swarm.Node{}
+	out, nv := []swarm.Node{}, newNodeView(c, v)
 	for _, n := range v.Nodes() {
 		if matchPrefix(f, "id", n.ID) && matchPrefix(f, "name", n.Description.Hostname) &&
 			matchLabels(f, "label", n.Description.Engine.Labels) && matchLabels(f, "node.label", n.Spec.Labels) &&
 			matchFold(f.Get("role"), string(n.Role)) && matchFold(f.Get("membership"), "accepted") {
-			out = append(out, toNode(c, v, n))
+			out = append(out, nv.node(n))
 		}
 	}
 	return out, nil
@@ -58,22 +58,40 @@ func (b *Backend) GetNode(id string) (swarm.Node, error) {
 	if err != nil {
 		return swarm.Node{}, err
 	}
-	return toNode(c, v, n), nil
+	return newNodeView(c, v).node(n), nil
 }
 
-func toNode(c Cluster, v state.View, n *state.Node) swarm.Node {
+// nodeView converts nodes of one view, with what they have in common looked up once.
+type nodeView struct {
+	state.View
+	cluster Cluster
+	leader  string
+	members map[string]Member
+	tls     swarm.TLSInfo
+}
+
+func newNodeView(c Cluster, v state.View) *nodeView {
+	out := &nodeView{View: v, cluster: c, members: map[string]Member{}}
+	out.leader, _ = c.Leader()
+	for _, m := range c.Members() {
+		out.members[m.ID] = m
+	}
+	if cl := v.Cluster(); cl != nil {
+		out.tls = tlsInfo(cl.RootCert) // there is one authority
+	}
+	return out
+}
+
+func (v *nodeView) node(n *state.Node) swarm.Node {
 	out := swarm.Node{ID: n.ID, Meta: n.Meta, Spec: n.Spec, Description: n.Description, Status: n.Status}
 	out.Spec.Labels = labels(n.Spec.Labels)
+	out.Description.TLSInfo = v.tls
 	if out.Status.State == "" {
 		out.Status.State = swarm.NodeStateUnknown
 	}
-	leader, _ := c.Leader()
-	for _, m := range c.Members() {
-		if m.ID != n.ID {
-			continue
-		}
-		out.ManagerStatus = &swarm.ManagerStatus{Leader: m.ID == leader, Reachability: swarm.ReachabilityUnreachable, Addr: m.Addr}
-		if memberReachable(c, v, m.ID) {
+	if m, ok := v.members[n.ID]; ok {
+		out.ManagerStatus = &swarm.ManagerStatus{Leader: m.ID == v.leader, Reachability: swarm.ReachabilityUnreachable, Addr: m.Addr}
+		if memberReachable(v.cluster, v.View, m.ID) {
 			out.ManagerStatus.Reachability = swarm.ReachabilityReachable
 		}
 	}
