@@ -61,13 +61,14 @@ type taskView struct {
 	specs    map[string]swarm.TaskSpec // by revision key
 	networks map[string]swarm.Network
 	ports    map[string]string // by service ID: ports that some node cannot serve
+	clean    map[string]bool   // by revision key: its tasks are up to date
 	// fromZero numbers the slots of replicated jobs from 0. So does Docker's progress display; its list of tasks takes slot
 	// 0 for a task of a global service.
 	fromZero bool
 }
 
 func newTaskView(v state.View) *taskView {
-	return &taskView{View: v, specs: map[string]swarm.TaskSpec{}, networks: map[string]swarm.Network{}, ports: map[string]string{}}
+	return &taskView{View: v, specs: map[string]swarm.TaskSpec{}, networks: map[string]swarm.Network{}, ports: map[string]string{}, clean: map[string]bool{}}
 }
 
 func (v *taskView) spec(t *state.Task) swarm.TaskSpec {

@@ -50,7 +50,7 @@ func (b *Backend) GetTasks(opts swarm.TaskListOptions) ([]swarm.Task, error) {
 	tv.fromZero = f.Contains("_up-to-date") // only progress displays ask so
 	for _, t := range candidateTasks(v, services, nodes) {
 		if (len(nodes) == 0 || slices.Contains(nodes, t.NodeID)) &&
-			(len(desired) == 0 || slices.Contains(desired, t.DesiredState)) && matchTask(v, f, t) {
+			(len(desired) == 0 || slices.Contains(desired, t.DesiredState)) && tv.match(f, t) {
 			out = append(out, tv.task(t))
 		}
 	}
@@ -75,7 +75,7 @@ func candidateTasks(v state.View, services, nodes []string) []*state.Task {
 	return out
 }
 
-func matchTask(v state.View, f filters.Args, t *state.Task) bool {
+func (v *taskView) match(f filters.Args, t *state.Task) bool {
 	if !matchPrefix(f, "id", t.ID) || !matchPrefix(f, "name", t.Name()) {
 		return false
 	}
@@ -86,44 +86,7 @@ func matchTask(v state.View, f filters.Args, t *state.Task) bool {
 	if f.Contains("label") && (s == nil || !matchLabels(f, "label", s.Spec.Labels)) {
 		return false
 	}
-	return !f.Contains("_up-to-date") || s != nil && upToDate(v, s, t)
-}
-
-// upToDate tells whether a task follows its service's spec. A task of an older version does where nothing in it that a
-// task follows has changed: the rolling update leaves such a task alone, as Swarm's does. Where only the placement
-// differs, the update decides node by node; what it has left when it ends is up to date. Replicas that are to move are
-// not. Of a job the tasks of its current iteration are.
-func upToDate(v state.View, s *state.Service, t *state.Task) bool {
-	switch {
-	case s.JobStatus != nil && t.Iteration != s.JobStatus.JobIteration.Index,
-		s.Rebalance != nil && slices.Contains(s.Rebalance.Tasks, t.ID),
-		perNode(s.Spec.Mode) && left(v, t):
-		return false
-	case s.JobStatus != nil || s.SpecVersion == t.SpecVersion:
-		return true
-	}
-	old, now := v.Revision(s.ID, t.SpecVersion), v.Revision(s.ID, s.SpecVersion)
-	if old == nil || now == nil || !sameJSON(old.Endpoint, now.Endpoint) {
-		return false
-	}
-	a, b := old.Spec, now.Spec
-	placed := sameJSON(a.Placement, b.Placement)
-	a.Placement, b.Placement = nil, nil
-	return sameJSON(a, b) && (placed || updated(s))
-}
-
-// updated tells whether a service's last update went through.
-func updated(s *state.Service) bool {
-	u := s.UpdateStatus
-	return u != nil && (u.State == swarm.UpdateStateCompleted || u.State == swarm.UpdateStateRollbackCompleted)
-}
-
-// left tells whether a task of a global service was ended because its node was drained, went down or is gone. Docker's
-// progress display would wait for ever for a node to run it again.
-func left(v state.View, t *state.Task) bool {
-	n := v.Node(t.NodeID)
-	return state.Rank(t.DesiredState) > state.Rank(swarm.TaskStateComplete) &&
-		(n == nil || n.Status.State == swarm.NodeStateDown || n.Spec.Availability == swarm.NodeAvailabilityDrain)
+	return !f.Contains("_up-to-date") || s != nil && v.upToDate(s, t)
 }
 
 func resolve(terms []string, find func(string) (string, error)) ([]string, error) {
