@@ -82,7 +82,7 @@ func (r *reader) read() ([]string, error) {
 func (r *reader) command(name string) ([]string, error) {
 	i := slices.IndexFunc(r.commands, func(c *cli.Command) bool { return c.HasName(name) })
 	if i < 0 {
-		return nil, usageError(r.path, "unknown command %q", name)
+		return nil, usageError(r.path, "unknown command %q%s", name, didYouMean("", name, commandNames(r.commands)))
 	}
 	c := r.commands[i]
 	below := reader{path: r.path + " " + c.Name, flags: c.Flags, commands: c.Subcommands, rest: r.rest}
@@ -98,7 +98,7 @@ func (r *reader) long(arg string) (help bool, err error) {
 	}
 	f := r.find(name)
 	if f == nil || len(name) == 1 {
-		return false, usageError(r.path, "unknown flag: --%s", name)
+		return false, usageError(r.path, "unknown flag: --%s%s", name, didYouMean("--", name, flagNames(r.flags)))
 	}
 	return false, r.emit(f, value, hasValue, "--"+name)
 }

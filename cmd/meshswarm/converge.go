@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -67,6 +68,8 @@ type convergence struct {
 	convergedAt time.Time
 	// updated: an update was seen at work, so that its end is the end.
 	updated bool
+	// why is what the swarm said when it began to roll back.
+	why string
 	// complaints are what running tasks say is wrong: a published port that their node cannot serve.
 	complaints []string
 }
@@ -203,13 +206,13 @@ func (w *convergence) updateStatus(ctx context.Context, s *scene) (done bool, er
 		return false, fmt.Errorf("service update paused: %s%s\nThe other tasks stay as they were. See `meshswarm service ps --no-trunc %[3]s`, "+
 			"then go on or back with another `meshswarm service update`, or `meshswarm service rollback %[3]s`", message, w.lastFailure(ctx, s), name)
 	case swarm.UpdateStateRollbackStarted:
-		w.updated = true
+		w.updated, w.why = true, message
 		w.show.set("rollback", message)
 	case swarm.UpdateStateRollbackCompleted:
 		w.updated = true
 		if !w.back {
-			return false, fmt.Errorf("service update rolled back: %s%s\nThe service runs as before the update. See `meshswarm service ps --no-trunc %s`",
-				message, w.lastFailure(ctx, s), name)
+			return false, fmt.Errorf("service %[1]s: %[2]s%[3]s\nThe service runs as before the update. See `meshswarm service ps --no-trunc %[1]s`",
+				name, cmp.Or(w.why, message), w.lastFailure(ctx, s))
 		}
 		return w.lines == nil, nil
 	case swarm.UpdateStateRollbackPaused:
@@ -224,6 +227,10 @@ func (w *convergence) settled(s *scene) bool {
 	if s.service.Spec.Mode.Global != nil && len(s.tasks) == 0 {
 		return w.noNodes(s)
 	}
+	working := s.is(swarm.UpdateStateUpdating, swarm.UpdateStateRollbackStarted)
+	if working && len(w.moves) > 0 {
+		return false // all tasks run, but not all where they should
+	}
 	if s.running != s.wanted {
 		if !w.convergedAt.IsZero() {
 			w.show.set("verify", "Detected task failure")
@@ -234,7 +241,6 @@ func (w *convergence) settled(s *scene) bool {
 	if w.convergedAt.IsZero() {
 		w.convergedAt = time.Now()
 	}
-	working := s.is(swarm.UpdateStateUpdating, swarm.UpdateStateRollbackStarted)
 	left := monitor(s) - time.Since(w.convergedAt)
 	switch {
 	case !working && (w.updated || left <= 0): // an update has done its own watching

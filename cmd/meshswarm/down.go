@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -59,32 +58,13 @@ func (p *program) leaveCommand() *cli.Command {
 	}
 }
 
-// requestDown asks a node to stop its tasks and itself. It is the one request that Docker's API does not have.
+// requestDown asks a node to stop its tasks and itself.
 func requestDown(ctx context.Context, node *client.Client) error {
-	// Any request of Docker's client first, for its way to say that nobody answers.
-	if _, err := node.Ping(ctx); err != nil {
-		return err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://meshswarm/meshswarm/down", nil)
-	if err != nil {
-		return err
-	}
-	response, err := node.HTTPClient().Do(request)
+	err := ask(ctx, node, http.MethodPost, "/meshswarm/down", nil)
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		return nil // it may end before it has answered
 	}
-	if err != nil {
-		return fmt.Errorf("ask the node to stop: %w", err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode < 300 {
-		return nil
-	}
-	var answer struct{ Message string }
-	if json.NewDecoder(io.LimitReader(response.Body, 1<<16)).Decode(&answer) != nil || answer.Message == "" {
-		answer.Message = response.Status
-	}
-	return errors.New(answer.Message)
+	return err
 }
 
 // waitGone returns when nobody answers at the socket any more.

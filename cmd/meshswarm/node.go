@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sort"
 
 	"github.com/docker/cli/cli/command/formatter"
-	"github.com/docker/cli/opts"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/client"
 	"github.com/fvbommel/sortorder"
@@ -19,7 +17,9 @@ const nodeTable = "table {{.ID}} {{if .Self}}*{{else}} {{ end }}\t{{.Hostname}}\
 func (p *program) nodeCommand() *cli.Command {
 	return &cli.Command{
 		Name: "node", Usage: "Manage Swarm nodes",
-		Subcommands: []*cli.Command{p.nodeInspect(), p.nodeList(), p.nodePs(), p.nodeRemove(), p.nodeUpdate()},
+		Subcommands: []*cli.Command{
+			p.nodeDemote(), p.nodeInspect(), p.nodeList(), p.nodePromote(), p.nodePs(), p.nodeRemove(), p.nodeUpdate(),
+		},
 	}
 }
 
@@ -174,53 +174,5 @@ func (p *program) nodeRemove() *cli.Command {
 				return node.NodeRemove(c.Context, name, swarm.NodeRemoveOptions{Force: force})
 			})
 		}),
-	}
-}
-
-func (p *program) nodeUpdate() *cli.Command {
-	var role, availability string
-	add, remove := opts.NewListOpts(opts.ValidateLabel), opts.NewListOpts(nil)
-	return &cli.Command{
-		Name: "update", Usage: "Update a node", ArgsUsage: "NODE",
-		Flags: []cli.Flag{
-			flagString(&availability, "availability", `Availability of the node ("active", "pause", "drain")`),
-			flagList(&add, "label-add", `Add or update a node label ("key=value")`),
-			flagList(&remove, "label-rm", "Remove a node label if exists"),
-			flagString(&role, "role", `Role of the node ("worker", "manager")`),
-		},
-		Action: func(c *cli.Context) error {
-			if err := exactArgs(c, 1); err != nil {
-				return err
-			}
-			node, err := p.client()
-			if err != nil {
-				return err
-			}
-			name := c.Args().First()
-			n, _, err := node.NodeInspectWithRaw(c.Context, name)
-			if err != nil {
-				return err
-			}
-			if c.IsSet("role") {
-				n.Spec.Role = swarm.NodeRole(role)
-			}
-			if c.IsSet("availability") {
-				n.Spec.Availability = swarm.NodeAvailability(availability)
-			}
-			for _, key := range remove.GetSlice() {
-				if _, there := n.Spec.Labels[key]; !there {
-					return fmt.Errorf("key %s doesn't exist in node's labels", key)
-				}
-			}
-			if n.Spec.Labels == nil {
-				n.Spec.Labels = map[string]string{}
-			}
-			n.Spec.Labels = changeMap(n.Spec.Labels, add, remove)
-			if err := node.NodeUpdate(c.Context, n.ID, n.Version, n.Spec); err != nil {
-				return err
-			}
-			fmt.Fprintln(p.out, name)
-			return nil
-		},
 	}
 }

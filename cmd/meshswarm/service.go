@@ -17,7 +17,7 @@ func (p *program) serviceCommand() *cli.Command {
 		Name: "service", Usage: "Manage services",
 		Subcommands: []*cli.Command{
 			p.serviceCreate(), p.serviceInspect(), p.serviceLogs(), p.serviceList(), p.servicePs(),
-			p.serviceRemove(), p.serviceRollback(), p.serviceScale(), p.serviceUpdate(),
+			p.serviceRebalance(), p.serviceRemove(), p.serviceRollback(), p.serviceScale(), p.serviceUpdate(),
 		},
 	}
 }
