@@ -19,6 +19,7 @@ type draft struct {
 	unit    int
 	entries []draftEntry
 	seen    map[objectKey]struct{}
+	specs   map[objectKey]struct{} // of these the user's spec changed
 }
 
 type objectKey struct {
@@ -41,14 +42,9 @@ type batch struct {
 // begin opens a pass.
 func (b *board) begin(at time.Time) {
 	b.now = at
-	b.draft = draft{open: true, seen: map[objectKey]struct{}{}}
-	for id, t := range b.wake {
-		if !t.After(at) {
-			delete(b.wake, id)
-			b.dirty[id] = struct{}{}
-		}
-	}
+	b.awake()
 	b.endHolds()
+	b.draft = draft{open: true, seen: map[objectKey]struct{}{}, specs: map[objectKey]struct{}{}}
 }
 
 // together marks the start of changes that shall be in one batch.
@@ -58,6 +54,12 @@ func (b *board) together() { b.draft.unit++ }
 func (b *board) put(o state.Object) {
 	b.remember(o)
 	b.set(o)
+}
+
+// putSpec drafts a service whose spec is another: clients that saw the one before are told so when they update it.
+func (b *board) putSpec(s *state.Service) {
+	b.put(s)
+	b.draft.specs[objectKey{s.Kind(), s.Key()}] = struct{}{}
 }
 
 // drop drafts the deletion of an object that is on the board.
@@ -172,13 +174,17 @@ func (b *board) op(e draftEntry) (state.Op, bool) {
 	case e.was == nil:
 		return state.Op{Action: state.Create, Object: is}, true
 	}
-	return state.Op{Action: state.Update, Object: is, Expected: e.was.Head().Modified}, true
+	_, spec := b.draft.specs[objectKey{is.Kind(), is.Key()}]
+	return state.Op{Action: state.Update, Object: is, Expected: e.was.Head().Modified, SpecChange: spec}, true
 }
 
 // revert takes a refused batch back: the board is again as the commits it has seen, and what the batch was about is
 // looked at anew.
 func (b *board) revert(r batch) {
 	for _, e := range r.entries {
+		if t, ok := b.get(e.any).(*state.Task); ok && t.Evicted {
+			b.review[t.NodeID] = nil
+		}
 		o := e.was
 		if o != nil {
 			b.set(o)

@@ -50,8 +50,8 @@ func whyHeld(j *judge, n *nodeInfo) string {
 		n.heldUntil(j.now).Sub(j.now).Round(time.Second))
 }
 
-// endHolds looks for nodes that may be given tasks again: pending tasks are tried, and services that want a task on each
-// node are looked at.
+// endHolds looks for nodes that may be given tasks again: pending tasks are tried, and services that want a task on it are
+// looked at.
 func (b *board) endHolds() {
 	for id, end := range b.held {
 		if end.After(b.now) {
@@ -59,10 +59,6 @@ func (b *board) endHolds() {
 		}
 		delete(b.held, id)
 		b.capacity = true
-		for id, s := range b.services {
-			if s.service != nil && (s.service.Spec.Mode.Global != nil || s.service.Spec.Mode.GlobalJob != nil) {
-				b.dirty[id] = struct{}{}
-			}
-		}
+		b.touchNode(id)
 	}
 }

@@ -32,6 +32,7 @@ type mind struct {
 	met      *metrics
 	board    *board
 
+	enforcer     *enforcer
 	orchestrator *orchestrator
 	allocator    *allocator
 	scheduler    *scheduler
@@ -45,6 +46,7 @@ func newMind(cfg Config, met *metrics, v state.View) *mind {
 	a := &allocator{b: b}
 	return &mind{
 		proposer: cfg.Proposer, clock: cfg.Clock, log: cfg.Logger, met: met, board: b,
+		enforcer:     &enforcer{b: b, log: cfg.Logger},
 		orchestrator: &orchestrator{b: b, newID: cfg.NewID, allocator: a, updater: &updater{b: b, newID: cfg.NewID, log: cfg.Logger}, log: cfg.Logger},
 		allocator:    a,
 		scheduler:    &scheduler{b: b},
@@ -118,6 +120,7 @@ func (m *mind) pass(ctx context.Context, commits <-chan []state.Commit) error {
 	b := m.board
 	b.begin(now(m.clock))
 	m.orchestrator.orphan()
+	m.enforcer.run()
 	m.allocator.networks()
 	m.allocator.nodes()
 	m.orchestrator.run()

@@ -55,6 +55,7 @@ func (b *board) setNode(id string, n *state.Node) {
 	i := b.node(id)
 	old := i.node
 	i.node = n
+	b.nodeChanged(id, old, i)
 	i.hold = time.Time{}
 	delete(b.held, id)
 	if n != nil {
@@ -86,11 +87,6 @@ func (b *board) setNode(id string, n *state.Node) {
 		}
 		if down(n) && !n.Down.IsZero() {
 			b.desert[id] = n.Down.Add(orphanAfter)
-		}
-	}
-	if old == nil || n == nil || down(old) != down(n) || old.Spec.Availability != n.Spec.Availability {
-		for _, t := range i.tasks {
-			b.touch(t.ServiceID)
 		}
 	}
 }

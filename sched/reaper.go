@@ -85,24 +85,28 @@ func (r *reaper) history(s *serviceInfo) int {
 // nobody can say when they stop, because their node is away.
 func (r *reaper) service(s *serviceInfo) {
 	b := r.b
-	used := map[uint64]bool{}
-	lost := true
-	for _, p := range s.places {
-		for _, t := range p.tasks {
-			used[t.SpecVersion] = true
-			lost = lost && (b.lost(t) || state.Terminal(t.Status.State))
-		}
-	}
 	b.together()
-	if s.service != nil && s.service.PendingDelete && lost {
+	if s.service != nil && s.service.PendingDelete && b.abandoned(s) {
 		b.drop(s.service)
 		r.log.Info("service removed", "service", s.id)
 	}
 	for _, v := range sorted(s.revisions) {
-		if !used[v] && (s.service == nil || v != s.service.SpecVersion) {
+		if s.versions[v] == 0 && (s.service == nil || v != s.service.SpecVersion) {
 			b.drop(s.revisions[v].Revision)
 		}
 	}
+}
+
+// abandoned tells whether nothing of a service is left that could say when it stops.
+func (b *board) abandoned(s *serviceInfo) bool {
+	for _, p := range s.places {
+		for _, t := range p.tasks {
+			if !b.lost(t) && !state.Terminal(t.Status.State) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // network deletes a removed network when the last task has let go.

@@ -24,21 +24,24 @@ func (o *orchestrator) restart(s *serviceInfo, p state.Place) {
 		}
 		if ended && !moved && t.DesiredState == swarm.TaskStateReady {
 			// It never got to run: the delay that it was to wait for is the one to wait for now.
-			if at := o.startAt(s, t); at.After(b.now) {
-				b.wakeAt(s.id, at)
+			if at := b.startAt(s, t); at.After(b.now) {
+				b.wakePlace(s.id, p, at)
 				continue
 			}
 		}
 		b.together()
 		t = b.setDesired(t, swarm.TaskStateShutdown)
-		if !o.shouldRestart(s, t) || slices.ContainsFunc(s.tasksIn(p), func(n *state.Task) bool { return live(n) && byAge(n, t) > 0 }) {
+		if !s.shouldRestart(t) || slices.ContainsFunc(s.tasksIn(p), func(n *state.Task) bool { return live(n) && byAge(n, t) > 0 }) {
 			continue // an update has already put another in its place
+		}
+		if p.NodeID != "" && o.coverage(s, p.NodeID) != wanted {
+			continue // the node gets no new task
 		}
 		desired := swarm.TaskStateReady // until release
 		if lost {
-			desired = swarm.TaskStateRunning
+			desired = s.goal()
 		}
-		b.put(o.newTask(s, p, desired))
+		b.put(o.newTask(s, p, desired, s.crashesAfter(t)))
 	}
 }
 
@@ -49,9 +52,12 @@ func (b *board) onDrained(t *state.Task) bool {
 
 // shouldRestart tells whether by the restart policy another task follows t.
 //
-// Attempts are counted in the kept history: the tasks of the slot and the same revision that ended by themselves. So a
+// Attempts are counted in the kept history: the tasks of the place and the same revision that ended by themselves. So a
 // node that went away costs no attempt, and nothing has to be remembered from one leader to the next.
-func (o *orchestrator) shouldRestart(s *serviceInfo, t *state.Task) bool {
+func (s *serviceInfo) shouldRestart(t *state.Task) bool {
+	if t.Status.State == swarm.TaskStateComplete && s.service != nil && modeOf(s.service).job() {
+		return false
+	}
 	r := s.revisions[t.SpecVersion]
 	if r == nil || r.Spec.RestartPolicy == nil {
 		return true
@@ -65,7 +71,7 @@ func (o *orchestrator) shouldRestart(s *serviceInfo, t *state.Task) bool {
 		}
 	}
 	limit := r.maxAttempts()
-	if limit == 0 || !endedItself(t) || t.SpecVersion != s.service.SpecVersion {
+	if limit == 0 || !endedItself(t) {
 		return true
 	}
 	var from time.Time
@@ -74,18 +80,18 @@ func (o *orchestrator) shouldRestart(s *serviceInfo, t *state.Task) bool {
 	}
 	var attempts uint64
 	for _, p := range s.tasksIn(t.Place()) {
-		if p.ID != t.ID && p.SpecVersion == t.SpecVersion && endedItself(p) && byAge(p, t) < 0 && !endedAt(p).Before(from) {
+		if p.ID != t.ID && p.SpecVersion == t.SpecVersion && p.Iteration == t.Iteration && endedItself(p) && byAge(p, t) < 0 && !endedAt(p).Before(from) {
 			attempts++
 		}
 	}
 	return attempts < limit
 }
 
-// endedItself tells whether a task ended without being asked to.
+// endedItself tells whether a task ended without being asked to, by its own doing.
 func endedItself(t *state.Task) bool {
 	switch t.Status.State {
 	case swarm.TaskStateComplete, swarm.TaskStateFailed, swarm.TaskStateRejected:
-		return true
+		return !t.Evicted
 	}
 	return false
 }
@@ -96,18 +102,19 @@ func (o *orchestrator) release(s *serviceInfo, p state.Place) {
 		if t.DesiredState != swarm.TaskStateReady || state.Terminal(t.Status.State) {
 			continue
 		}
-		if at := o.startAt(s, t); at.After(o.b.now) {
-			o.b.wakeAt(s.id, at)
+		if at := o.b.startAt(s, t); at.After(o.b.now) {
+			o.b.wakePlace(s.id, p, at)
+			o.announce(s, t, at)
 			continue
 		}
 		o.b.together()
-		o.b.setDesired(t, swarm.TaskStateRunning)
+		o.b.setDesired(t, s.goal())
 	}
 }
 
 // startAt is when a task that is held at READY may run, by what is known now: after the restart delay if the task before
 // it ended by itself, and after that one has stopped, which is not waited for longer than stopTimeout.
-func (o *orchestrator) startAt(s *serviceInfo, t *state.Task) time.Time {
+func (b *board) startAt(s *serviceInfo, t *state.Task) time.Time {
 	at := t.CreatedAt
 	var before *state.Task
 	for _, p := range s.tasksIn(t.Place()) {
@@ -115,12 +122,12 @@ func (o *orchestrator) startAt(s *serviceInfo, t *state.Task) time.Time {
 			continue
 		}
 		before = p
-		if !state.Terminal(p.Status.State) && !o.b.lost(p) {
+		if !state.Terminal(p.Status.State) && !b.lost(p) {
 			at = later(at, t.CreatedAt.Add(stopTimeout))
 		}
 	}
-	if before != nil && before.SpecVersion == t.SpecVersion && endedItself(before) && !o.b.onDrained(before) {
-		at = later(at, t.CreatedAt.Add(s.revisions[t.SpecVersion].restartDelay()))
+	if before != nil && before.SpecVersion == t.SpecVersion && before.Iteration == t.Iteration && endedItself(before) && !b.onDrained(before) {
+		at = later(at, t.CreatedAt.Add(s.revisions[t.SpecVersion].restartAfter(t.Crashes)))
 	}
 	return at
 }

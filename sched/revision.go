@@ -26,6 +26,10 @@ type revisionInfo struct {
 	spread        []string // keys of labels, outermost first
 	platforms     []swarm.Platform
 	maxReplicas   uint64
+	filters       []int  // of the pipeline, those that concern it
+	changing      []int  // of these, the ones whose answer changes with the tasks that a node takes
+	lasting       []int  // and the others
+	class         string // is the same for revisions that the same nodes pass the lasting filters for
 }
 
 func newRevisionInfo(r *state.Revision) *revisionInfo {
@@ -50,6 +54,7 @@ func newRevisionInfo(r *state.Revision) *revisionInfo {
 	if d := r.Spec.LogDriver; d != nil && d.Name != "none" {
 		i.logDriver = d.Name
 	}
+	i.concern()
 	return i
 }
 
@@ -87,62 +92,6 @@ func (i *revisionInfo) maxAttempts() uint64 {
 
 // revision is the one that new tasks of the service follow; nil if the store has none.
 func (s *serviceInfo) revision() *revisionInfo { return s.revisions[s.service.SpecVersion] }
-
-// cleanness answers, for one look at one service, whether tasks follow its spec. Tasks share few revisions.
-type cleanness struct {
-	b    *board
-	s    *serviceInfo
-	memo map[uint64]difference
-}
-
-type difference int
-
-const (
-	same difference = iota
-	placementOnly
-	different
-)
-
-func (b *board) cleanness(s *serviceInfo) *cleanness {
-	return &cleanness{b: b, s: s, memo: map[uint64]difference{s.service.SpecVersion: same}}
-}
-
-// clean tells whether a task may stay as it is. If only the placement changed it may while its node still satisfies it.
-func (c *cleanness) clean(t *state.Task) bool {
-	d, ok := c.memo[t.SpecVersion]
-	if !ok {
-		d = compare(c.s.revisions[t.SpecVersion], c.s.revision())
-		c.memo[t.SpecVersion] = d
-	}
-	switch d {
-	case same:
-		return true
-	case placementOnly:
-		n := c.b.nodes[t.NodeID]
-		r := c.s.revision()
-		return n != nil && n.node != nil && r.constraints.match(n.node) && platformFits(r.platforms, n.node)
-	}
-	return false
-}
-
-func compare(a, b *revisionInfo) difference {
-	if a == nil || b == nil {
-		return different
-	}
-	if !equal(a.Endpoint, b.Endpoint) {
-		return different
-	}
-	as, bs := a.Spec, b.Spec
-	ap, bp := as.Placement, bs.Placement
-	as.Placement, bs.Placement = nil, nil
-	if !equal(as, bs) {
-		return different
-	}
-	if equal(ap, bp) {
-		return same
-	}
-	return placementOnly
-}
 
 // equal compares as the store would keep them: an empty list and none are the same.
 func equal(a, b any) bool {

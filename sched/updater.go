@@ -11,31 +11,33 @@ import (
 	"github.com/meshswarm/meshswarm/raft/state"
 )
 
-const defaultMonitor = 5 * time.Second
+const (
+	defaultMonitor = 5 * time.Second
+	// TimeoutLabel is a service's label that says how long a task that an update made may take to run (a duration, at
+	// least LeastTimeout). Then it counts as failed.
+	TimeoutLabel = "meshswarm.update.timeout"
+	// LeastTimeout is the shortest that TimeoutLabel may say.
+	LeastTimeout = time.Second
+	// defaultTimeout is how long it may take without the label.
+	defaultTimeout = 10 * time.Minute
+)
 
-// updater replaces the tasks of a service that do not follow its spec, a few slots at a time.
+// updater replaces the tasks of a service that do not follow its spec, or shall move, a few places at a time.
 type updater struct {
 	b     *board
 	newID func() string
 	log   *slog.Logger
 }
 
-// rollout is one update in progress.
-type rollout struct {
-	version uint64                 // the spec that it leads to
-	total   int                    // slots that had to change at its start
-	work    map[state.Place]string // places being changed: the new task
-	rest    []time.Time            // workers that wait out the delay: until when
-	watched map[string]time.Time   // tasks that it made: when they were first seen running
-	failed  int
-	settle  time.Time // all is changed; complete when nothing has failed until then
-}
-
-// updateConfig is the spec's, with Swarm's defaults.
+// updateConfig is what the spec says about updates, or about rollbacks while there is one, with Swarm's defaults.
 func updateConfig(s *state.Service) swarm.UpdateConfig {
 	c := swarm.UpdateConfig{Parallelism: 1}
-	if s.Spec.UpdateConfig != nil {
-		c = *s.Spec.UpdateConfig
+	given := s.Spec.UpdateConfig
+	if inState(s, swarm.UpdateStateRollbackStarted) {
+		given = s.Spec.RollbackConfig
+	}
+	if given != nil {
+		c = *given
 	}
 	if c.Monitor == 0 {
 		c.Monitor = defaultMonitor
@@ -46,248 +48,180 @@ func updateConfig(s *state.Service) swarm.UpdateConfig {
 	return c
 }
 
+// updateTimeout is how long a new task of an update may take to run.
+func updateTimeout(s *state.Service) time.Duration {
+	if d, err := time.ParseDuration(s.Spec.Labels[TimeoutLabel]); err == nil && d >= LeastTimeout {
+		return d
+	}
+	return defaultTimeout
+}
+
 // inState tells the state of the service's update.
 func inState(s *state.Service, states ...swarm.UpdateState) bool {
 	return s.UpdateStatus != nil && slices.Contains(states, s.UpdateStatus.State)
 }
 
-// watch looks whether tasks of the update failed. It comes before anything else changes them.
-func (u *updater) watch(s *serviceInfo) {
+// paused tells whether the service's update waits for somebody to update the service again. A rebalance that was asked
+// for since goes on.
+func paused(s *state.Service) bool {
+	if !inState(s, swarm.UpdateStatePaused, swarm.UpdateStateRollbackPaused) {
+		return false
+	}
+	at := s.UpdateStatus.StartedAt
+	return s.Rebalance == nil || at == nil || !s.Rebalance.Requested.After(*at)
+}
+
+// watch looks whether tasks of the update failed, in the places that changed. It comes before anything else changes them.
+// It tells whether the service has another spec now.
+func (u *updater) watch(s *serviceInfo, places []state.Place) bool {
 	r := s.rollout
 	if r == nil || r.version != s.service.SpecVersion {
-		return
+		return false
 	}
 	c := updateConfig(s.service)
-	for _, id := range sorted(r.watched) {
-		t := u.b.tasks[id]
-		switch {
-		case t == nil, !live(t.Task):
-			delete(r.watched, id) // scaled away, or its node was lost
-		case state.Terminal(t.Status.State):
-			since := r.watched[id]
-			delete(r.watched, id)
-			if !since.IsZero() && endedAt(t.Task).Sub(since) > c.Monitor {
+	for _, p := range places {
+		for _, t := range s.tasksIn(p) {
+			if _, ours := r.watched[t.ID]; !ours {
 				continue
 			}
-			r.failed++
-			if c.FailureAction == swarm.UpdateFailureActionContinue || float32(r.failed)/float32(max(r.total, 1)) <= c.MaxFailureRatio {
+			switch {
+			case !live(t): // scaled away, or its node was lost
+			case state.Terminal(t.Status.State):
+				if failedEarly(t, c) && u.failure(s, r, c, "failure or early termination of task "+t.ID) {
+					return s.rollout == nil && inState(s.service, swarm.UpdateStateRollbackStarted)
+				}
+			default:
+				if t.Status.State == swarm.TaskStateRunning {
+					r.ran = later(r.ran, ranAt(t))
+				}
 				continue
 			}
-			u.setStatus(s, swarm.UpdateStatePaused, fmt.Sprintf("update paused due to failure or early termination of task %s", id))
-			s.rollout = nil
-			return
-		case t.Status.State == swarm.TaskStateRunning && r.watched[id].IsZero():
-			r.watched[id] = later(endedAt(t.Task), t.CreatedAt)
+			delete(r.watched, t.ID)
 		}
 	}
+	return false
 }
 
-// step moves the update of a service on. slots are the tasks that stand for each slot.
-func (u *updater) step(s *serviceInfo, places map[state.Place][]*state.Task) {
-	if inState(s.service, swarm.UpdateStatePaused, swarm.UpdateStateRollbackPaused) {
-		s.rollout = nil
-		return
-	}
-	clean := u.b.cleanness(s)
-	var todo []state.Place
-	for _, p := range sortedPlaces(places) {
-		if tasks := places[p]; len(tasks) > 1 || !clean.clean(tasks[0]) {
-			todo = append(todo, p)
-		}
-	}
-	r := s.rollout
-	if r == nil || r.version != s.service.SpecVersion {
-		resumed := inState(s.service, swarm.UpdateStateUpdating)
-		if len(todo) == 0 && !resumed {
-			s.rollout = nil
-			return
-		}
-		r = u.start(s, places, todo, resumed)
-	}
-	c := updateConfig(s.service)
-	u.advance(s, r, places, clean, c)
-	if left := u.feed(s, r, places, todo, clean, c); left == 0 && len(r.work) == 0 {
-		u.finish(s, r, c)
-	}
+// failedEarly tells whether a task of an update that ended counts as its failure: it never ran, or not for long.
+func failedEarly(t *state.Task, c swarm.UpdateConfig) bool {
+	return t.RunningAt.IsZero() || endedAt(t).Sub(t.RunningAt) <= c.Monitor
 }
 
-func (u *updater) start(s *serviceInfo, places map[state.Place][]*state.Task, todo []state.Place, resumed bool) *rollout {
-	r := &rollout{version: s.service.SpecVersion, total: len(todo), work: map[state.Place]string{}, watched: map[string]time.Time{}}
-	s.rollout = r
-	if !resumed {
-		u.setStatus(s, swarm.UpdateStateUpdating, "update in progress")
-		u.log.Info("update started", "service", s.id)
-		return r
+// ranAt is when a running task was first known to run.
+func ranAt(t *state.Task) time.Time {
+	if !t.RunningAt.IsZero() {
+		return t.RunningAt
 	}
-	// An earlier leader began it: the tasks that it made since are the update's, too.
-	for p, tasks := range places {
-		t := tasks[len(tasks)-1]
-		if t.SpecVersion != r.version || s.service.UpdateStatus.StartedAt == nil || t.CreatedAt.Before(*s.service.UpdateStatus.StartedAt) {
-			continue
-		}
-		r.watched[t.ID] = time.Time{}
-		if len(tasks) == 1 {
-			r.total++
-		}
-		if state.Rank(t.Status.State) < state.Rank(swarm.TaskStateRunning) {
-			r.work[p] = t.ID
-		}
-	}
-	return r
+	return later(endedAt(t), t.CreatedAt)
 }
 
-// advance looks at the slots being changed: which new tasks are up (or failed), so that the next slot may follow.
-func (u *updater) advance(s *serviceInfo, r *rollout, places map[state.Place][]*state.Task, clean *cleanness, c swarm.UpdateConfig) {
-	r.rest = slices.DeleteFunc(r.rest, func(t time.Time) bool { return !t.After(u.b.now) })
-	for _, p := range sortedPlaces(r.work) {
-		t := u.b.tasks[r.work[p]]
-		if t == nil || !live(t.Task) && !state.Terminal(t.Status.State) {
-			// Gone with its node, or scaled away, or refused by the store. Its replacement takes over.
-			if n := newestClean(places[p], clean); n != nil && live(n) {
-				r.work[p] = n.ID
-			} else {
-				delete(r.work, p)
-			}
-			continue
-		}
-		if state.Rank(t.Status.State) < state.Rank(swarm.TaskStateRunning) {
-			continue
-		}
-		delete(r.work, p)
-		if t.Status.State == swarm.TaskStateRunning {
-			u.stopOthers(places[p], t.ID)
-		}
-		if c.Delay > 0 {
-			r.rest = append(r.rest, u.b.now.Add(c.Delay))
-		}
-	}
-	for _, t := range r.rest {
-		u.b.wakeAt(s.id, t)
-	}
+// failure counts a failure, and does what the configuration says about it. It tells whether the update ended by that.
+func (u *updater) failure(s *serviceInfo, r *rollout, c swarm.UpdateConfig, what string) bool {
+	r.failed++
+	return u.judge(s, r, c, what)
 }
 
-// feed begins with further slots, as many as may be changed at a time, and tells how many have to wait.
-func (u *updater) feed(s *serviceInfo, r *rollout, places map[state.Place][]*state.Task, todo []state.Place, clean *cleanness, c swarm.UpdateConfig) (left int) {
-	for _, p := range todo {
-		if _, busy := r.work[p]; busy {
-			continue
-		}
-		tasks := u.current(places[p])
+// judge ends the update if there are too many failures.
+func (u *updater) judge(s *serviceInfo, r *rollout, c swarm.UpdateConfig, what string) bool {
+	if c.FailureAction == swarm.UpdateFailureActionContinue || float32(r.failed)/float32(max(r.total, 1)) <= c.MaxFailureRatio {
+		return false
+	}
+	back := inState(s.service, swarm.UpdateStateRollbackStarted)
+	if c.FailureAction == swarm.UpdateFailureActionRollback && !r.moves {
 		switch {
-		case len(tasks) == 0, len(tasks) == 1 && clean.clean(tasks[0]):
-			// done by advance
-		case c.Parallelism > 0 && uint64(len(r.work)+len(r.rest)) >= c.Parallelism:
-			left++
-		default:
-			u.change(s, r, p, tasks, clean, c)
-			r.settle = time.Time{}
+		case back: // Swarm never rolls back a rollback
+			u.pause(s, "rollback paused due to "+what)
+			return true
+		case s.service.PreviousSpec != nil:
+			u.rollBack(s, "update rolled back due to "+what)
+			return true
 		}
+		u.log.Warn("no previous spec to roll back to", "service", s.id)
 	}
-	return left
+	u.pause(s, "update paused due to "+what)
+	return true
 }
 
-// change begins to change one slot.
-func (u *updater) change(s *serviceInfo, r *rollout, p state.Place, tasks []*state.Task, clean *cleanness, c swarm.UpdateConfig) {
+// pause ends the update until the service is updated again.
+func (u *updater) pause(s *serviceInfo, message string) {
+	to := swarm.UpdateStatePaused
+	if inState(s.service, swarm.UpdateStateRollbackStarted) {
+		to = swarm.UpdateStateRollbackPaused
+	}
+	s.rollout = nil
+	u.setStatus(s, to, message, true)
+	u.log.Warn("update paused", "service", s.id, "err", message)
+}
+
+// rollBack gives the service the spec that it had before the update. The updater then leads back to it.
+func (u *updater) rollBack(s *serviceInfo, message string) {
 	u.b.together()
-	startFirst := c.Order == swarm.UpdateOrderStartFirst
-	t := newestClean(tasks, clean)
-	if t == nil || !live(t) {
-		desired := swarm.TaskStateReady // until the old one has stopped
-		if startFirst {
-			desired = swarm.TaskStateRunning
-		}
-		t = newTask(u.b, u.newID(), s, p, desired)
-		u.b.put(t)
-		r.watched[t.ID] = time.Time{}
+	c := *s.service
+	c.Spec, c.PreviousSpec, c.Rebalance = *c.PreviousSpec, nil, nil
+	c.SpecVersion++
+	st := swarm.UpdateStatus{StartedAt: &u.b.now}
+	if c.UpdateStatus != nil {
+		st = *c.UpdateStatus
 	}
-	running := t.Status.State == swarm.TaskStateRunning
-	if startFirst && !running {
-		u.stopIdle(tasks, t.ID)
-	} else {
-		u.stopOthers(tasks, t.ID)
-	}
-	if !running {
-		r.work[p] = t.ID
-	}
-}
-
-// current is the tasks as they are on the board by now, without those that shall not run any more.
-func (u *updater) current(tasks []*state.Task) []*state.Task {
-	var out []*state.Task
-	for i, t := range tasks {
-		if n := u.b.tasks[t.ID]; n != nil && (live(n.Task) || i == len(tasks)-1) {
-			out = append(out, n.Task)
-		}
-	}
-	return out
-}
-
-func (u *updater) stopOthers(tasks []*state.Task, but string) {
-	for _, t := range tasks {
-		if n := u.b.tasks[t.ID]; n != nil && t.ID != but {
-			u.b.setDesired(n.Task, swarm.TaskStateShutdown)
-		}
-	}
-}
-
-// stopIdle stops what need not be kept until the new task runs: all but the newest that does run.
-func (u *updater) stopIdle(tasks []*state.Task, but string) {
-	kept := false
-	for _, t := range slices.Backward(tasks) {
-		if t.ID == but {
-			continue
-		}
-		if t.Status.State == swarm.TaskStateRunning && !kept {
-			kept = true
-			continue
-		}
-		u.b.setDesired(t, swarm.TaskStateShutdown)
-	}
-}
-
-func newestClean(tasks []*state.Task, clean *cleanness) *state.Task {
-	for _, t := range slices.Backward(tasks) {
-		if clean.clean(t) {
-			return t
-		}
-	}
-	return nil
+	st.State, st.Message = swarm.UpdateStateRollbackStarted, message
+	c.UpdateStatus = &st
+	s.rollout = nil
+	u.b.putSpec(&c)
+	u.b.put(&state.Revision{ServiceID: c.ID, SpecVersion: c.SpecVersion, Spec: c.Spec.TaskTemplate, Endpoint: c.Spec.EndpointSpec})
+	u.b.wakeAt(s.id, u.b.now)
+	u.log.Warn("update rolled back", "service", s.id, "err", message)
 }
 
 // finish completes the update when nothing is left to change and nothing failed for the monitoring time.
 func (u *updater) finish(s *serviceInfo, r *rollout, c swarm.UpdateConfig) {
-	if r.settle.IsZero() {
-		r.settle = u.b.now
-		if c.FailureAction != swarm.UpdateFailureActionContinue {
-			wait := c.Monitor
-			if c.Delay >= wait {
-				wait = c.Delay + time.Second
-			}
-			r.settle = u.b.now.Add(wait)
+	if c.FailureAction != swarm.UpdateFailureActionContinue && !r.ran.IsZero() {
+		wait := c.Monitor
+		if c.Delay >= wait {
+			wait = c.Delay + time.Second
+		}
+		if at := r.ran.Add(wait); at.After(u.b.now) {
+			u.b.wakeAt(s.id, at)
+			return
 		}
 	}
-	if r.settle.After(u.b.now) {
-		u.b.wakeAt(s.id, r.settle)
+	if n := len(r.givenUp); n > 0 {
+		u.pause(s, fmt.Sprintf("update paused because %d of %d tasks were not running after %s", n, r.total, updateTimeout(s.service)))
 		return
 	}
 	s.rollout = nil
-	if inState(s.service, swarm.UpdateStateUpdating) {
-		u.setStatus(s, swarm.UpdateStateCompleted, "update completed")
-		u.log.Info("update completed", "service", s.id)
+	switch {
+	case inState(s.service, swarm.UpdateStateRollbackStarted):
+		u.setStatus(s, swarm.UpdateStateRollbackCompleted, "rollback completed", true)
+	case r.moves:
+		u.setStatus(s, swarm.UpdateStateCompleted, fmt.Sprintf("rebalance completed: %s moved", tasks(r.total)), true)
+	default:
+		u.setStatus(s, swarm.UpdateStateCompleted, "update completed", true)
 	}
+	u.log.Info("update completed", "service", s.id)
 }
 
-// setStatus drafts the service's update status.
-func (u *updater) setStatus(s *serviceInfo, to swarm.UpdateState, message string) {
+// setStatus drafts the service's update status. The end of an update is the end of a rebalance, too.
+func (u *updater) setStatus(s *serviceInfo, to swarm.UpdateState, message string, end bool) {
+	u.b.together()
 	c := *s.service
 	now := u.b.now
 	st := swarm.UpdateStatus{State: to, Message: message, StartedAt: &now}
 	if is := s.service.UpdateStatus; is != nil && is.StartedAt != nil && to != swarm.UpdateStateUpdating {
 		st.StartedAt = is.StartedAt
 	}
-	if to == swarm.UpdateStateCompleted {
+	if to == swarm.UpdateStateCompleted || to == swarm.UpdateStateRollbackCompleted {
 		st.CompletedAt = &now
 	}
 	c.UpdateStatus = &st
+	if end {
+		c.Rebalance = nil
+	}
 	u.b.put(&c)
+}
+
+func tasks(n int) string {
+	if n == 1 {
+		return "1 task"
+	}
+	return fmt.Sprintf("%d tasks", n)
 }

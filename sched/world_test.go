@@ -174,6 +174,9 @@ func (w *world) report(id string, s swarm.TaskState, message string) bool {
 		c.Status.Message, c.Status.Err = string(s), message
 	}
 	c.AppliedAt = w.clock.Now()
+	if s == swarm.TaskStateRunning && c.RunningAt.IsZero() {
+		c.RunningAt = w.clock.Now()
+	}
 	err := w.try(state.Op{Action: state.Update, Object: c, Expected: t.Modified})
 	if errors.Is(err, state.ErrSequence) {
 		return w.report(id, s, message)
