@@ -13,8 +13,6 @@ import (
 )
 
 const (
-	// silence is how long a connection without a request under way has to be silent to be taken for idle.
-	silence = 250 * time.Millisecond
 	// busyClients is how long clients that keep asking over old connections are waited for: after that it is enough that
 	// no request is under way. The server is the one who can tell them to go, once it has its stop signal.
 	busyClients = 2 * time.Second
@@ -57,7 +55,7 @@ func (d drainer) drain(ctx context.Context, t state.AssignedTask) error {
 // answered waits until no client has a request under way. Where the kernel cannot tell, nothing may come any more.
 func (d drainer) answered(ctx context.Context, task string, addrs []netip.Addr) error {
 	begin := time.Now()
-	for wait := silence; ; {
+	for wait := sandbox.Silence; ; {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -68,16 +66,13 @@ func (d drainer) answered(ctx context.Context, task string, addrs []netip.Addr) 
 			return d.quiet(ctx, addrs, true, false)
 		}
 		silent := time.Duration(t.Silent) * time.Millisecond
-		between := t.Waiting == 0 && t.Unsent == 0
 		switch {
-		case between && (t.Connections == 0 || silent >= silence):
-			return nil
-		case between && time.Since(begin) > busyClients:
-			return nil
-		case between:
-			wait = max(minLook, min(silence-silent, maxLook))
-		default:
+		case t.Waiting+t.Unsent+t.Answering > 0:
 			wait = minLook
+		case t.Connections == 0, silent >= sandbox.Silence, time.Since(begin) > busyClients:
+			return nil
+		default:
+			wait = max(minLook, min(sandbox.Silence-silent, maxLook))
 		}
 	}
 }

@@ -77,6 +77,7 @@ func TestDrain(t *testing.T) {
 		"an idle connection":          {[]sandbox.Traffic{idle}, nil, 1},
 		"a request under way":         {[]sandbox.Traffic{{Connections: 2, Waiting: 1, Silent: 4000}, idle}, nil, 2},
 		"an answer under way":         {[]sandbox.Traffic{{Connections: 2, Unsent: 1, Silent: 4000}, idle}, nil, 2},
+		"a slow answer":               {[]sandbox.Traffic{{Connections: 2, Answering: 1, Silent: 100}, idle}, nil, 2},
 		"somebody was just answered":  {[]sandbox.Traffic{{Connections: 2, Silent: 10}, idle}, nil, 2},
 		"the kernel cannot tell that": {[]sandbox.Traffic{{}}, errors.New("unknown request"), 1},
 	} {
@@ -107,7 +108,7 @@ func TestDrainOfBusyClients(t *testing.T) {
 	}
 	d = &drained{looks: []sandbox.Traffic{{Connections: 50, Waiting: 1, Silent: 1}}}
 	over := errors.New("over")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), busyClients+silence, over)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), busyClients+sandbox.Silence, over)
 	defer cancel()
 	if err := d.drainer().drain(ctx, drainedTask()); !errors.Is(err, over) {
 		t.Errorf("a request is under way: %v", err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -80,6 +81,13 @@ func command(sandbox *exec.Cmd, words []string) (string, error) {
 		}
 		go hear(l)
 		return "ok", nil
+	case "stream": // ADDR: say something every 20 ms to who connects
+		l, err := net.Listen("tcp", words[1])
+		if err != nil {
+			return "", err
+		}
+		go stream(l)
+		return "ok", nil
 	case "say": // TEXT, and expect no answer
 		_, err := io.WriteString(conn, words[1])
 		return "ok", err
@@ -101,6 +109,20 @@ func command(sandbox *exec.Cmd, words []string) (string, error) {
 		return strings.ReplaceAll(string(b), "\n", ";"), err
 	}
 	return "", fmt.Errorf("unknown command %q", words[0])
+}
+
+func stream(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		for err == nil {
+			time.Sleep(20 * time.Millisecond)
+			_, err = io.WriteString(c, ".")
+		}
+		c.Close()
+	}
 }
 
 func hear(l net.Listener) {

@@ -196,6 +196,9 @@ func TestTraffic(t *testing.T) {
 		b.traffics("nothing was asked", func(got sandbox.Traffic) bool { return got.Connections == 2 && got.Waiting == 0 && got.Silent >= 50 })
 		a.do("say hello?")
 		b.traffics("a question", func(got sandbox.Traffic) bool { return got.Connections == 2 && got.Waiting == 1 })
+		b.do("stream 10.0.16.6:82")
+		a.do("dial 10.0.16.6:82")
+		b.traffics("a stream", func(got sandbox.Traffic) bool { return got.Connections == 3 && got.Answering == 1 })
 		if got := a.traffic(); got.Connections != 0 || got.Waiting != 0 {
 			t.Errorf("the one that asked: %+v", got)
 		}

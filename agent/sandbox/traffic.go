@@ -14,12 +14,18 @@ import (
 // simply spoke last.
 const answerIn = 5 * time.Second
 
+// Silence is how long a connection has to be silent to be taken for idle.
+const Silence = 250 * time.Millisecond
+
 // Traffic is what is going on in a task's TCP connections: those that came from outside of the task to a port at which
 // it listens.
 type Traffic struct {
 	Connections int `json:"connections"`
 	// Waiting counts those whose client spoke last, less than five seconds ago: it waits for an answer.
 	Waiting int `json:"waiting"`
+	// Answering counts those to which the task goes on speaking (less than Silence ago) long after its client did (Silence
+	// before that): an answer that takes its time, or a stream.
+	Answering int `json:"answering"`
 	// Silent is how long ago the last data came or went, in milliseconds; -1 when there is no connection.
 	Silent int64 `json:"silent"`
 	// Unsent counts those with data that the client does not have yet.
@@ -82,6 +88,9 @@ func (t *Traffic) count(s diagSocket, incoming bool) {
 	}
 	if s.lastRecv < s.lastSent && s.lastRecv < uint32(answerIn.Milliseconds()) {
 		t.Waiting++
+	}
+	if silence := uint32(Silence.Milliseconds()); s.lastSent < silence && s.lastRecv >= s.lastSent+silence {
+		t.Answering++
 	}
 	if last := int64(min(s.lastRecv, s.lastSent)); t.Silent < 0 || last < t.Silent {
 		t.Silent = last

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,8 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+
+	"github.com/meshswarm/meshswarm/integration/load"
 )
 
 // timeout bounds every client command but hold.
@@ -27,10 +30,10 @@ const timeout = 3 * time.Second
 
 func main() {
 	commands := map[string]func(args []string) error{
-		"serve": serve, "get": get, "lookup": lookup, "udp": udp, "tcp": tcp, "ping": ping, "hold": hold, "fail": fail, "healthy": healthy,
+		"serve": serve, "get": get, "lookup": lookup, "udp": udp, "tcp": tcp, "ping": ping, "hold": hold, "fail": fail, "healthy": healthy, "load": offer,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: probe serve|get|lookup|udp|tcp|ping|hold|fail|healthy ARG…")
+		fmt.Fprintln(os.Stderr, "usage: probe serve|get|lookup|udp|tcp|ping|hold|fail|healthy|load ARG…")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
@@ -268,6 +271,23 @@ func hold(args []string) error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// load RATE WORKERS new|keep URL…: asks the URLs, each time over a new connection or over kept ones, until standard input
+// ends. Prints a load.Report.
+func offer(args []string) error {
+	rate, err1 := strconv.Atoi(args[0])
+	workers, err2 := strconv.Atoi(args[1])
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	r := load.Run(ctx, load.Config{URLs: args[3:], Rate: rate, Workers: workers, KeepAlive: args[2] == "keep"})
+	return json.NewEncoder(os.Stdout).Encode(r)
 }
 
 // fail CODE [AFTER] exits with a code, after a while if asked.
