@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/meshswarm/meshswarm/raft/state"
@@ -66,6 +67,15 @@ func parseConstraint(expr string) (constraint, error) {
 
 // any tells whether there is something to match at all.
 func (cs constraints) any() bool { return len(cs.all) > 0 || len(cs.invalid) > 0 }
+
+// texts are all constraints as they were written.
+func (cs constraints) texts() []string {
+	list := slices.Clone(cs.invalid)
+	for i := range cs.all {
+		list = append(list, cs.all[i].text)
+	}
+	return list
+}
 
 func (cs constraints) match(n *state.Node) bool {
 	if len(cs.invalid) > 0 {

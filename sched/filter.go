@@ -100,31 +100,16 @@ func on(what string) func(int) string {
 type judge struct {
 	r       *revisionInfo
 	now     time.Time
-	all     []int // of the pipeline, the filters that the revision concerns
-	again   []int // of these, the ones whose answer changes with the tasks that a node takes
 	refused [filters]int
 }
 
-func newJudge(r *revisionInfo, now time.Time) *judge {
-	j := &judge{r: r, now: now}
-	for i := range pipeline {
-		f := &pipeline[i]
-		if f.asks != nil && !f.asks(r) {
-			continue
-		}
-		j.all = append(j.all, i)
-		if f.changes {
-			j.again = append(j.again, i)
-		}
-	}
-	return j
-}
+func newJudge(r *revisionInfo, now time.Time) *judge { return &judge{r: r, now: now} }
 
-// fits asks all filters, and counts the first refusal.
-func (j *judge) fits(n *nodeInfo) bool { return j.ask(j.all, n) }
+// fits asks all filters that concern the revision, and counts the first refusal.
+func (j *judge) fits(n *nodeInfo) bool { return j.ask(j.r.filters, n) }
 
 // still asks again after a node that fitted took a task.
-func (j *judge) still(n *nodeInfo) bool { return j.ask(j.again, n) }
+func (j *judge) still(n *nodeInfo) bool { return j.ask(j.r.changing, n) }
 
 func (j *judge) ask(which []int, n *nodeInfo) bool {
 	for _, i := range which {
@@ -134,6 +119,29 @@ func (j *judge) ask(which []int, n *nodeInfo) bool {
 		}
 	}
 	return true
+}
+
+// concern works out which filters a revision has to pass, and which revisions are alike to those of them whose answer
+// lasts while tasks are placed.
+func (r *revisionInfo) concern() {
+	for i := range pipeline {
+		f := &pipeline[i]
+		if f.asks != nil && !f.asks(r) {
+			continue
+		}
+		r.filters = append(r.filters, i)
+		if f.changes {
+			r.changing = append(r.changing, i)
+		} else {
+			r.lasting = append(r.lasting, i)
+		}
+	}
+	var low []uint32
+	for _, p := range r.hostPorts {
+		low = append(low, p.port)
+	}
+	slices.Sort(low)
+	r.class = fmt.Sprintf("%q %q %q %q %q", r.constraints.texts(), r.platforms, r.volumeDrivers, r.logDriver, fmt.Sprint(low[:min(1, len(low))]))
 }
 
 // explain says why there is no node, the most frequent reason first.

@@ -13,7 +13,8 @@ import (
 
 // scheduler gives pending tasks a node, or the reason why there is none.
 type scheduler struct {
-	b *board
+	b      *board
+	roster *roster // of the current run
 }
 
 // run looks at the tasks that it has not seen, or at all when a node may take more than before.
@@ -37,6 +38,7 @@ func (s *scheduler) run() {
 		return cmp.Or(cmp.Compare(x.service, y.service), cmp.Compare(x.version, y.version))
 	})
 	b.capacity = false // before drafting: what drafts free is for the next pass
+	s.roster = newRoster(b)
 	for _, k := range keys {
 		tasks := groups[k]
 		slices.SortFunc(tasks, func(x, y *state.Task) int {
@@ -63,7 +65,12 @@ func (s *scheduler) place(k revisionKey, tasks []*state.Task) {
 		return
 	}
 	j := newJudge(r, b.now)
-	g := b.candidates(j, placing)
+	var g *grove
+	if c := s.classFor(j); c != nil {
+		g, tasks = s.placeFirst(j, c, tasks)
+	} else {
+		g = b.candidates(j, placing)
+	}
 	for len(tasks) > 0 && !g.empty() {
 		n := g.best().node
 		s.assign(tasks[0], n, r)
@@ -77,6 +84,44 @@ func (s *scheduler) place(k revisionKey, tasks []*state.Task) {
 	for _, t := range tasks {
 		s.refuse(t, text)
 	}
+}
+
+// classFor is the class of nodes that the judge's tasks share with other groups; nil where all nodes have to be looked at.
+func (s *scheduler) classFor(j *judge) *class {
+	if len(j.r.spread) > 0 {
+		return nil
+	}
+	return s.roster.class(j)
+}
+
+// placeFirst gives the first tasks to nodes that have none of the service and no failures: they rank before all others,
+// by how many tasks they have. What is left has the other nodes to choose from, which are the candidates returned.
+func (s *scheduler) placeFirst(j *judge, c *class, tasks []*state.Task) (*grove, []*state.Task) {
+	k := revisionKey{j.r.ServiceID, j.r.SpecVersion}
+	g := newGrove(nil, placing)
+	for n := range c.walk {
+		if len(tasks) == 0 {
+			return g, nil
+		}
+		if !j.still(n) {
+			continue
+		}
+		r := n.rank(k, s.b.now)
+		if r.failures == 0 && r.same == 0 {
+			s.assign(tasks[0], n, j.r)
+			tasks = tasks[1:]
+			if !j.still(n) {
+				continue
+			}
+			r = n.rank(k, s.b.now)
+		}
+		g.root.nodes = append(g.root.nodes, r)
+	}
+	for i, n := range c.refused {
+		j.refused[i] += n
+	}
+	g.grow()
+	return g, tasks
 }
 
 // settle decides about a task that was made for one node.
