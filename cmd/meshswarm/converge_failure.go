@@ -49,9 +49,8 @@ func (w *convergence) noNodes(s *scene) bool {
 	if s.status != nil || time.Since(w.began) < defaultMonitor {
 		return false
 	}
-	name := s.service.Spec.Name
-	w.complaints = append(w.complaints, fmt.Sprintf("no node may run service %[1]s now: it starts on nodes as they come that do. "+
-		"See `meshswarm service explain %[1]s`", name))
+	w.complaints = append(w.complaints, fmt.Sprintf("there is no node that service %[1]s may run on. It starts on those that come. "+
+		"See `meshswarm service explain %[1]s`", s.service.Spec.Name))
 	return true
 }
 

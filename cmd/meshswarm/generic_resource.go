@@ -78,6 +78,15 @@ func genericResource(r swarm.GenericResource) string {
 	return fmt.Sprintf("%s=%d", resourceKind(r), valueOf(r.DiscreteResourceSpec).Value)
 }
 
+// resourceList writes several as people read them.
+func resourceList(list []swarm.GenericResource) string {
+	words := make([]string, len(list))
+	for i, r := range list {
+		words[i] = genericResource(r)
+	}
+	return strings.Join(words, ", ")
+}
+
 func newResourceList() opts.ListOpts { return opts.NewListOpts(checkGenericResource) }
 
 // requestedResources reads what each task of a service needs: numbers only, the scheduler picks the names.

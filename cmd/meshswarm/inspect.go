@@ -80,14 +80,8 @@ var prettyFuncs = template.FuncMap{
 		}
 		return nil
 	},
-	"memory": func(bytes int64) string { return units.BytesSize(float64(bytes)) },
-	"resources": func(list []swarm.GenericResource) string {
-		words := make([]string, len(list))
-		for i, r := range list {
-			words[i] = genericResource(r)
-		}
-		return strings.Join(words, ", ")
-	},
+	"memory":    func(bytes int64) string { return units.BytesSize(float64(bytes)) },
+	"resources": resourceList,
 	"plugins": func(list []swarm.PluginDescription) map[string][]string {
 		byType := map[string][]string{}
 		for _, plugin := range list {

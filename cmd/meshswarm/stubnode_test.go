@@ -22,7 +22,7 @@ func stubNode(ctx context.Context, o *upOptions, log *slog.Logger, ready func(no
 	if err != nil {
 		return err
 	}
-	log.Info("stub starts", "join", o.join, "token", o.token, "token_visible", o.token != "" && strings.Contains(string(cmdline), o.token))
+	log.Info("stub starts", "join", o.join, "token", o.token, "token_visible", o.token != "" && strings.Contains(string(cmdline), o.token), "has", resourceList(o.has))
 	os.Remove(o.socket)
 	l, err := net.Listen("unix", o.socket)
 	if err != nil {
