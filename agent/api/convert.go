@@ -120,6 +120,10 @@ func (v *taskView) task(t *state.Task) swarm.Task {
 		}
 		out.NetworksAttachments = append(out.NetworksAttachments, na)
 	}
+	// Docker's lists show no message: without an error one could not see why a task that is ready does not start.
+	if t.Crashes > 1 && t.DesiredState == swarm.TaskStateReady && out.Status.Err == "" {
+		out.Status.Err = fmt.Sprintf("crashed %d times in a row: waits before its next start", t.Crashes)
+	}
 	if t.Status.State == swarm.TaskStateRunning {
 		out.Status.PortStatus.Ports = v.hostPorts(t)
 	}

@@ -155,3 +155,19 @@ func listTasks(t *testing.T, list func(context.Context, swarm.TaskListOptions) (
 	}
 	return sorted(ids)
 }
+
+// TestCrashLoopIsVisible: Docker's lists show a task's error, not its message.
+func TestCrashLoopIsVisible(t *testing.T) {
+	fc, c := startManager(t)
+	web := create(t, c, spec("web"))
+	crashed := func(n uint32) func(*state.Task) { return func(t *state.Task) { t.Crashes = n } }
+	addTask(t, fc, web, "held", 1, swarm.TaskStateReady, swarm.TaskStateReady, crashed(5))
+	addTask(t, fc, web, "once", 2, swarm.TaskStateReady, swarm.TaskStateReady, crashed(1))
+	addTask(t, fc, web, "again", 3, swarm.TaskStateRunning, swarm.TaskStateRunning, crashed(5))
+	for id, want := range map[string]string{"held": "crashed 5 times in a row: waits before its next start", "once": "", "again": ""} {
+		task, _, err := c.TaskInspectWithRaw(t.Context(), id)
+		if err != nil || task.Status.Err != want {
+			t.Errorf("%s: %q, %v, want %q", id, task.Status.Err, err, want)
+		}
+	}
+}
