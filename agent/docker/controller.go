@@ -250,6 +250,7 @@ func (c *controller) Shutdown(ctx context.Context) error {
 	if err := c.stop(ctx); err != nil {
 		return err
 	}
+	c.farewell(ctx)
 	return c.removeSandbox(ctx)
 }
 

@@ -14,5 +14,6 @@
 // What a task's network is connected to is not known here: Config.Network gets the sandbox's descriptors.
 //
 // Files: executor.go and events.go (the node), controller.go (a task's life), sandbox.go (its namespace), spec.go and
-// mounts.go and template.go (from Swarm's spec to the engine's), image.go (images), logs.go, errors.go.
+// mounts.go and template.go (from Swarm's spec to the engine's), image.go (images), plugins.go, logs.go,
+// errors.go.
 package docker

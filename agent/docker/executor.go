@@ -160,14 +160,8 @@ func (e *Executor) Describe(ctx context.Context) (swarm.NodeDescription, error) 
 		k, v, _ := strings.Cut(l, "=")
 		d.Engine.Labels[k] = v
 	}
-	for kind, names := range map[string][]string{"Volume": info.Plugins.Volume, "Network": info.Plugins.Network, "Authorization": info.Plugins.Authorization, "Log": info.Plugins.Log} {
-		for _, n := range names {
-			d.Engine.Plugins = append(d.Engine.Plugins, swarm.PluginDescription{Type: kind, Name: n})
-		}
-	}
-	slices.SortFunc(d.Engine.Plugins, func(a, b swarm.PluginDescription) int {
-		return cmp.Compare(a.Type+"\x00"+a.Name, b.Type+"\x00"+b.Name)
-	})
+	d.Resources.GenericResources = info.GenericResources
+	d.Engine.Plugins = e.plugins(ctx, info)
 	return d, nil
 }
 

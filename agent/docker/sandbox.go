@@ -22,6 +22,9 @@ import (
 const (
 	defaultSandboxTimeout = 30 * time.Second
 	setupSlice            = time.Second
+	// How long a task's last words may take to arrive, and how often that is looked at.
+	farewellTime = time.Second
+	farewellLook = 20 * time.Millisecond
 )
 
 var (
@@ -169,6 +172,24 @@ func (c *controller) sandboxAlive(ctx context.Context) error {
 		reason = strings.TrimSpace(string(text[:min(len(text), 1024)]))
 	}
 	return fmt.Errorf("%w: %s", errSandboxDied, reason)
+}
+
+// farewell waits, not for long, until the other sides have what the task sent before its end: the kernel goes on sending
+// for a process that is gone, but only as long as the namespace is there.
+func (c *controller) farewell(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, farewellTime)
+	defer cancel()
+	for {
+		t, err := sandbox.AskTraffic(ctx, c.e.dir(c.id))
+		if err != nil || t.Leaving == 0 {
+			return // a sandbox that cannot tell, or is gone, is not waited for
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(farewellLook):
+		}
+	}
 }
 
 // removeSandbox disconnects the task and removes its sandbox.

@@ -3,6 +3,8 @@ package docker
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,8 +35,6 @@ func checkSpec(t state.AssignedTask) error {
 		return errors.New("credential specs are for Windows containers, which are not supported")
 	case s.Isolation != "" && s.Isolation != container.IsolationDefault && s.Isolation != container.IsolationEmpty:
 		return fmt.Errorf("isolation %q is for Windows containers, which are not supported", s.Isolation)
-	case t.Spec.Resources != nil && t.Spec.Resources.Reservations != nil && len(t.Spec.Resources.Reservations.GenericResources) > 0:
-		return errors.New("generic resources are not supported yet: remove --generic-resource from the service")
 	}
 	for _, m := range s.Mounts {
 		switch m.Type {
@@ -93,7 +93,7 @@ func imageName(raw string) string {
 
 func (c *controller) containerConfig(s *swarm.ContainerSpec) *container.Config {
 	cfg := &container.Config{
-		Image: imageName(s.Image), Labels: c.labels(s), Env: s.Env, User: s.User, WorkingDir: s.Dir,
+		Image: imageName(s.Image), Labels: c.labels(s), Env: append(genericEnv(c.task.Task.GenericResources), s.Env...), User: s.User, WorkingDir: s.Dir,
 		Tty: s.TTY, OpenStdin: s.OpenStdin, StopSignal: s.StopSignal, Healthcheck: s.Healthcheck,
 		Entrypoint: s.Command, Cmd: s.Args,
 	}
@@ -102,6 +102,25 @@ func (c *controller) containerConfig(s *swarm.ContainerSpec) *container.Config {
 		cfg.StopTimeout = &seconds
 	}
 	return cfg
+}
+
+// genericEnv tells a task which of the node's generic resources are its own, as Docker does: DOCKER_RESOURCE_GPU=uuid1,uuid2
+// for named ones, the number for counted ones. The service's own variables come after it.
+func genericEnv(resources []swarm.GenericResource) []string {
+	values := map[string][]string{}
+	for _, r := range resources {
+		switch {
+		case r.NamedResourceSpec != nil:
+			values[r.NamedResourceSpec.Kind] = append(values[r.NamedResourceSpec.Kind], r.NamedResourceSpec.Value)
+		case r.DiscreteResourceSpec != nil:
+			values[r.DiscreteResourceSpec.Kind] = append(values[r.DiscreteResourceSpec.Kind], strconv.FormatInt(r.DiscreteResourceSpec.Value, 10))
+		}
+	}
+	var env []string
+	for _, kind := range slices.Sorted(maps.Keys(values)) {
+		env = append(env, "DOCKER_RESOURCE_"+strings.ToUpper(kind)+"="+strings.Join(values[kind], ","))
+	}
+	return env
 }
 
 // labels are the container's own, overridden by Swarm's, overridden by what tells whose it is.

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +53,39 @@ func TestCheckSpec(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestGenericEnv(t *testing.T) {
+	named := func(kind, value string) swarm.GenericResource {
+		return swarm.GenericResource{NamedResourceSpec: &swarm.NamedGenericResource{Kind: kind, Value: value}}
+	}
+	got := genericEnv([]swarm.GenericResource{
+		named("GPU", "UUID2"), {DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: "ssd", Value: 3}}, named("GPU", "UUID1"),
+	})
+	if want := []string{"DOCKER_RESOURCE_GPU=UUID2,UUID1", "DOCKER_RESOURCE_SSD=3"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A task of a global service is its node's: in its name, and for templates.
+func TestGlobalTask(t *testing.T) {
+	at := state.AssignedTask{
+		Task: state.Task{ID: "task1", ServiceID: "service1", ServiceName: "web", NodeID: "node1"},
+		Spec: swarm.TaskSpec{ContainerSpec: &swarm.ContainerSpec{Image: "web", Hostname: "{{.Service.Name}}-{{.Task.Slot}}"}},
+	}
+	e := &Executor{cfg: Config{NodeID: "node1", Hostname: "host1"}, info: &system.Info{OSType: "linux", Architecture: "x86_64"}, log: slog.New(slog.DiscardHandler)}
+	made, err := e.Controller(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := made.(*controller)
+	spec, err := c.expand(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.name != "web.node1.task1" || spec.Hostname != "web-node1" || c.labels(spec)["com.docker.swarm.task.name"] != "web.node1.task1" {
+		t.Errorf("name %s, hostname %s, labels %v", c.name, spec.Hostname, c.labels(spec))
 	}
 }
 
