@@ -209,7 +209,8 @@ func (p *parts) buildAPI(end func(error)) (err error) {
 	}
 	p.api, err = api.New(api.Config{
 		Socket: p.settings.Socket, Local: p.local, Engine: p.engine, Forward: forwarder{p.client}, NewToken: newToken,
-		CheckConstraints: sched.CheckConstraints, Version: p.settings.Version, Logger: p.settings.Logger, Registry: p.settings.Registry,
+		CheckConstraints: sched.CheckConstraints, PlanRebalance: planRebalance,
+		Version: p.settings.Version, Logger: p.settings.Logger, Registry: p.settings.Registry,
 	})
 	return err
 }
