@@ -17,8 +17,9 @@ import (
 
 // genericNeed is how much of one kind a task reserves.
 type genericNeed struct {
-	kind   string // lower case
-	amount int64
+	kind    string // lower case
+	spelled string // as the service writes it
+	amount  int64
 }
 
 // genericNeeds adds up a list of resources by kind, in order of kinds; a named one is one.
@@ -29,11 +30,11 @@ func genericNeeds(list []swarm.GenericResource) []genericNeed {
 		if amount <= 0 {
 			continue
 		}
-		kind = strings.ToLower(kind)
-		if i := slices.IndexFunc(needs, func(n genericNeed) bool { return n.kind == kind }); i >= 0 {
+		lower := strings.ToLower(kind)
+		if i := slices.IndexFunc(needs, func(n genericNeed) bool { return n.kind == lower }); i >= 0 {
 			needs[i].amount += amount
 		} else {
-			needs = append(needs, genericNeed{kind, amount})
+			needs = append(needs, genericNeed{lower, kind, amount})
 		}
 	}
 	slices.SortFunc(needs, func(a, b genericNeed) int { return cmp.Compare(a.kind, b.kind) })
@@ -159,7 +160,7 @@ func whyNoResources(j *judge, n *nodeInfo) string {
 	has := n.node.Description.Resources
 	var lacks []string
 	if j.r.cpu > 0 && n.cpu+j.r.cpu > has.NanoCPUs {
-		lacks = append(lacks, fmt.Sprintf("needs %s CPUs, %s of %s are free", cpus(j.r.cpu), cpus(max(0, has.NanoCPUs-n.cpu)), cpus(has.NanoCPUs)))
+		lacks = append(lacks, fmt.Sprintf("needs %s, %s of %s are free", cpuCount(j.r.cpu), cpus(max(0, has.NanoCPUs-n.cpu)), cpus(has.NanoCPUs)))
 	}
 	if j.r.memory > 0 && n.memory+j.r.memory > has.MemoryBytes {
 		lacks = append(lacks, fmt.Sprintf("needs %s of memory, %s of %s are free", memory(j.r.memory), memory(max(0, has.MemoryBytes-n.memory)), memory(has.MemoryBytes)))
@@ -172,10 +173,17 @@ func whyNoResources(j *judge, n *nodeInfo) string {
 		if k := n.generic[g.kind]; k != nil && k.total() > 0 {
 			lacks = append(lacks, fmt.Sprintf("needs %d %s, %d of %d are free", g.amount, k.spelled, free, k.total()))
 		} else {
-			lacks = append(lacks, fmt.Sprintf("needs %d %s, has none", g.amount, g.kind))
+			lacks = append(lacks, fmt.Sprintf("needs %d %s, has none", g.amount, g.spelled))
 		}
 	}
 	return strings.Join(lacks, "; ")
+}
+
+func cpuCount(nano int64) string {
+	if nano == 1e9 {
+		return "1 CPU"
+	}
+	return cpus(nano) + " CPUs"
 }
 
 func cpus(nano int64) string { return fmt.Sprintf("%.4g", float64(nano)/1e9) }
