@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -55,9 +56,15 @@ func (claimIndex) FromObject(o interface{}) (bool, []byte, error) {
 }
 
 // moveClaims gives up what changed or deleted objects no longer need, then takes what they need now, each object seen as
-// it was before and as it is after all changes.
+// it was before and as it is after all changes. What an object had and keeps is not touched.
 func moveClaims(txn *memdb.Txn, changes []Change) error {
+	var moved []Change
 	for _, c := range net(changes) {
+		if !sameClaims(c) {
+			moved = append(moved, c)
+		}
+	}
+	for _, c := range moved {
 		if c.Old == nil {
 			continue
 		}
@@ -68,7 +75,7 @@ func moveClaims(txn *memdb.Txn, changes []Change) error {
 			}
 		}
 	}
-	for _, c := range net(changes) {
+	for _, c := range moved {
 		if c.New == nil {
 			continue
 		}
@@ -77,6 +84,24 @@ func moveClaims(txn *memdb.Txn, changes []Change) error {
 		}
 	}
 	return nil
+}
+
+// sameClaims finds the changes, most of all, that leave an object all it has and give it nothing: statuses.
+func sameClaims(c Change) bool {
+	switch was := c.Old.(type) {
+	case *Task:
+		is, ok := c.New.(*Task)
+		if !ok || Terminal(was.Status.State) != Terminal(is.Status.State) {
+			return false
+		}
+		return Terminal(is.Status.State) || slices.EqualFunc(was.Networks, is.Networks, func(a, b Attachment) bool {
+			return a.NetworkID == b.NetworkID && slices.Equal(a.Addresses, b.Addresses)
+		})
+	case *Node:
+		is, ok := c.New.(*Node)
+		return ok && was.Mesh.Addr == is.Mesh.Addr
+	}
+	return false
 }
 
 // net folds several changes of one object into one, in order of first appearance.

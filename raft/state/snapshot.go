@@ -43,14 +43,13 @@ type snapshotLine struct {
 func (v View) Snapshot(w io.Writer) error {
 	sum := sha256.New()
 	buf := bufio.NewWriterSize(w, 64<<10)
-	enc := json.NewEncoder(io.MultiWriter(buf, sum))
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(snapshotHead{snapshotFormat, snapshotVersion, v.index}); err != nil {
+	out := io.MultiWriter(buf, sum)
+	if err := json.NewEncoder(out).Encode(snapshotHead{snapshotFormat, snapshotVersion, v.index}); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
 	count := 0
 	for _, k := range kinds {
-		n, err := v.writeKind(enc, k)
+		n, err := v.writeKind(out, k)
 		if err != nil {
 			return fmt.Errorf("write snapshot: %w", err)
 		}
@@ -66,18 +65,24 @@ func (v View) Snapshot(w io.Writer) error {
 	return nil
 }
 
-func (v View) writeKind(enc *json.Encoder, k Kind) (int, error) {
+// writeKind writes a snapshotLine per object. It puts the line around the object by hand: an encoder would go over every
+// object again, to see that it is JSON.
+func (v View) writeKind(w io.Writer, k Kind) (int, error) {
 	it, err := v.txn.Get(string(k), byID)
 	if err != nil {
 		return 0, fmt.Errorf("list %s: %w", k, err)
 	}
+	var line bytes.Buffer
 	n := 0
 	for raw := it.Next(); raw != nil; raw = it.Next() {
-		data, err := json.Marshal(raw)
-		if err != nil {
+		line.Reset()
+		line.WriteString(`{"Kind":"` + string(k) + `","Object":`)
+		if err := json.NewEncoder(&line).Encode(raw); err != nil {
 			return n, fmt.Errorf("%s %s: %w", k, raw.(Object).Key(), err)
 		}
-		if err := enc.Encode(snapshotLine{Kind: k, Object: data}); err != nil {
+		line.Truncate(line.Len() - 1) // the encoder ends the object with a line break
+		line.WriteString("}\n")
+		if _, err := w.Write(line.Bytes()); err != nil {
 			return n, err
 		}
 		n++
