@@ -209,7 +209,7 @@ func (p *parts) buildAPI(end func(error)) (err error) {
 	}
 	p.api, err = api.New(api.Config{
 		Socket: p.settings.Socket, Local: p.local, Engine: p.engine, Forward: forwarder{p.client}, NewToken: newToken,
-		CheckConstraints: sched.CheckConstraints, PlanRebalance: planRebalance,
+		CheckConstraints: sched.CheckConstraints, Explain: explain, PlanRebalance: planRebalance,
 		Version: p.settings.Version, Logger: p.settings.Logger, Registry: p.settings.Registry,
 	})
 	return err

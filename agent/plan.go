@@ -28,3 +28,8 @@ func planRebalance(v state.View, serviceID string, now time.Time) ([]api.Move, e
 	}
 	return moves, nil
 }
+
+// explain is sched.Explain with any result: api.Config.Explain.
+func explain(v state.View, serviceID string, now time.Time) (any, error) {
+	return sched.Explain(v, serviceID, now)
+}
