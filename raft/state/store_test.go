@@ -166,6 +166,11 @@ func TestAddressesAreFreed(t *testing.T) {
 		"orphaned":       func(x *Task) []Op { x.Status.State = swarm.TaskStateOrphaned; return []Op{update(x, x.Modified)} },
 		"deleted":        func(x *Task) []Op { return []Op{{Action: Delete, Object: x}} },
 		"detached":       func(x *Task) []Op { x.Networks = nil; return []Op{update(x, x.Modified)} },
+		"moved": func(x *Task) []Op {
+			x.Networks = task("", "net", "10.0.0.6/24").Networks
+			return []Op{update(x, x.Modified)}
+		},
+		"moved to another network": func(x *Task) []Op { x.Networks[0].NetworkID = "other"; return []Op{update(x, x.Modified)} },
 		"passed on in one batch": func(x *Task) []Op {
 			x.Status.State = swarm.TaskStateShutdown
 			return []Op{create(task("t9", "other", "10.0.0.5/24")), update(x, x.Modified)}
