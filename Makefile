@@ -3,7 +3,7 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help setup build images demo test lint clean
+.PHONY: help setup build images demo test lint bench-sched clean
 
 help:
 	@echo "make demo    prepare what is missing, start three nodes, deploy the example, show failures and recovery"
@@ -12,6 +12,7 @@ help:
 	@echo "make setup   make sure that a Docker engine is reachable (installs and starts one if it may)"
 	@echo "make images  make the example images, without a registry"
 	@echo "make lint    gofmt, go vet, staticcheck"
+	@echo "make bench-sched  the scheduler and swarmkit's on the same loads; BENCH=\"-long -huge\" for the large ones, too"
 	@echo "make clean   remove bin"
 
 setup:
@@ -33,6 +34,10 @@ lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted"; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
+
+bench-sched:
+	go test -run - -bench Schedule -benchtime 3x ./sched
+	cd sched/swarmkitbench && go vet ./... && go test -run - -bench . -benchtime 1x -timeout 2h . $(BENCH)
 
 clean:
 	rm -rf bin

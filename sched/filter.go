@@ -136,12 +136,13 @@ func (r *revisionInfo) concern() {
 			r.lasting = append(r.lasting, i)
 		}
 	}
-	var low []uint32
+	var ports []uint32
 	for _, p := range r.hostPorts {
-		low = append(low, p.port)
+		ports = append(ports, p.port)
 	}
-	slices.Sort(low)
-	r.class = fmt.Sprintf("%q %q %q %q %q", r.constraints.texts(), r.platforms, r.volumeDrivers, r.logDriver, fmt.Sprint(low[:min(1, len(low))]))
+	slices.Sort(ports)
+	r.class = fmt.Sprintf("%q %q %q %q %d", r.constraints.texts(), r.platforms, r.volumeDrivers, r.logDriver, ports[:min(1, len(ports))])
+	r.ask = fmt.Sprintf("%s %d %d %v %v", r.class, r.cpu, r.memory, r.generic, r.hostPorts)
 }
 
 // explain says why there is no node, the most frequent reason first.

@@ -44,9 +44,8 @@ func (r *roster) class(j *judge) *class {
 // class holds the nodes that pass the filters whose answer does not change in a run, in levels by how many tasks they
 // have. A node's level is that of when it was last looked at; as tasks only come in a run, it can only have to move up.
 type class struct {
-	nodes   []*nodeInfo // by ID
-	refused [filters]int
-	levels  []level // lowest first, none empty at the start
+	nodes  []*nodeInfo // by ID
+	levels []level     // lowest first, none empty at the start
 }
 
 // level is a set of nodes that had the same number of tasks: a bit for each, by position.
@@ -63,7 +62,6 @@ func newClass(nodes []*nodeInfo, j *judge) *class {
 			c.nodes = append(c.nodes, n)
 		}
 	}
-	c.refused = asked.refused
 	for i, n := range c.nodes {
 		c.put(i, n.active)
 	}

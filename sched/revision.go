@@ -29,6 +29,7 @@ type revisionInfo struct {
 	filters       []int  // of the pipeline, those that concern it
 	changing      []int  // of these, the ones whose answer changes with the tasks that a node takes
 	lasting       []int  // and the others
+	ask           string // is the same for revisions that ask the same of nodes, but for max replicas
 	class         string // is the same for revisions that the same nodes pass the lasting filters for
 }
 

@@ -15,6 +15,10 @@ import (
 type scheduler struct {
 	b      *board
 	roster *roster // of the current run
+	// hopeless has, for what was asked for in vain since a task was placed last, why there is no node.
+	hopeless map[string]string
+
+	ranksAll bool // never take the shortcut of classes; for the test that compares
 }
 
 // run looks at the tasks that it has not seen, or at all when a node may take more than before.
@@ -38,7 +42,7 @@ func (s *scheduler) run() {
 		return cmp.Or(cmp.Compare(x.service, y.service), cmp.Compare(x.version, y.version))
 	})
 	b.capacity = false // before drafting: what drafts free is for the next pass
-	s.roster = newRoster(b)
+	s.roster, s.hopeless = newRoster(b), map[string]string{}
 	for _, k := range keys {
 		tasks := groups[k]
 		slices.SortFunc(tasks, func(x, y *state.Task) int {
@@ -64,6 +68,10 @@ func (s *scheduler) place(k revisionKey, tasks []*state.Task) {
 	if len(tasks) == 0 {
 		return
 	}
+	if text, ok := s.hopeless[r.ask]; ok && r.maxReplicas == 0 {
+		s.refuse(tasks, text)
+		return
+	}
 	j := newJudge(r, b.now)
 	var g *grove
 	if c := s.classFor(j); c != nil {
@@ -77,18 +85,27 @@ func (s *scheduler) place(k revisionKey, tasks []*state.Task) {
 		tasks = tasks[1:]
 		g.took(j.still(n), n.rank(k, b.now))
 	}
-	if len(tasks) == 0 {
-		return
+	if len(tasks) > 0 {
+		text := s.whyNone(r)
+		if r.maxReplicas == 0 { // else others that ask the same may still fit
+			s.hopeless[r.ask] = text
+		}
+		s.refuse(tasks, text)
 	}
-	text := j.explain()
-	for _, t := range tasks {
-		s.refuse(t, text)
+}
+
+// whyNone asks all nodes why they do not take a task, of which none does.
+func (s *scheduler) whyNone(r *revisionInfo) string {
+	j := newJudge(r, s.b.now)
+	for _, n := range s.roster.nodes {
+		j.fits(n)
 	}
+	return j.explain()
 }
 
 // classFor is the class of nodes that the judge's tasks share with other groups; nil where all nodes have to be looked at.
 func (s *scheduler) classFor(j *judge) *class {
-	if len(j.r.spread) > 0 {
+	if len(j.r.spread) > 0 || s.ranksAll {
 		return nil
 	}
 	return s.roster.class(j)
@@ -117,9 +134,6 @@ func (s *scheduler) placeFirst(j *judge, c *class, tasks []*state.Task) (*grove,
 		}
 		g.root.nodes = append(g.root.nodes, r)
 	}
-	for i, n := range c.refused {
-		j.refused[i] += n
-	}
 	g.grow()
 	return g, tasks
 }
@@ -131,7 +145,7 @@ func (s *scheduler) settle(r *revisionInfo, t *state.Task) {
 		s.assign(t, n, r)
 		return
 	}
-	s.refuse(t, j.explain())
+	s.refuse([]*state.Task{t}, j.explain())
 }
 
 // candidates orders the nodes that may take a task, as the judge says.
@@ -152,6 +166,7 @@ func (b *board) candidates(j *judge, d direction) *grove {
 }
 
 func (s *scheduler) assign(t *state.Task, n *nodeInfo, r *revisionInfo) {
+	clear(s.hopeless)
 	s.b.together()
 	c := *t
 	c.NodeID = n.node.ID
@@ -162,11 +177,13 @@ func (s *scheduler) assign(t *state.Task, n *nodeInfo, r *revisionInfo) {
 	s.b.put(&c)
 }
 
-// refuse notes why a task has no node, if that is not what it says already.
-func (s *scheduler) refuse(t *state.Task, text string) {
-	if t.Status.Err != text {
-		s.b.together()
-		s.b.setStatus(t, t.Status.State, t.Status.Message, text)
+// refuse notes why tasks have no node, where that is not what they say already.
+func (s *scheduler) refuse(tasks []*state.Task, text string) {
+	for _, t := range tasks {
+		if t.Status.Err != text {
+			s.b.together()
+			s.b.setStatus(t, t.Status.State, t.Status.Message, text)
+		}
 	}
 }
 
