@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
@@ -98,7 +97,9 @@ func (a *agent) start() {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	worker, err := task.NewWorker(task.Config{Executor: a.engine, Report: client.Report})
+	// Every stop waits until all nodes know of it, as in the product.
+	drain := func(ctx context.Context, t state.AssignedTask) error { return client.Known(ctx, t.Task.Modified) }
+	worker, err := task.NewWorker(task.Config{Executor: a.engine, Report: client.Report, Drain: drain})
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -136,7 +137,8 @@ func (a *agent) patch(old state.Assignments, d state.Delta) state.Assignments {
 }
 
 // Assign implements dispatch.Handler.
-func (a *agent) Assign(as state.Assignments, _ uint64) {
+func (a *agent) Assign(as state.Assignments, inForce func()) {
+	inForce()
 	a.mu.Lock()
 	a.told = as
 	a.heard++
@@ -176,6 +178,3 @@ func (a *agent) assignments() state.Assignments {
 	defer a.mu.Unlock()
 	return a.told
 }
-
-// agentTimeout bounds the end of a life.
-const agentTimeout = 30 * time.Second

@@ -16,11 +16,11 @@ import (
 
 // report is what a run took.
 type report struct {
-	Machine   machine
-	Size      sizes
-	Times     []timing
-	Memory    memory
-	Store     storeFigures
+	Machine machine
+	Size    sizes
+	Times   []timing
+	Memory  memory
+	Store   storeFigures
 
 	mu sync.Mutex
 }

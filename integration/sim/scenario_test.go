@@ -87,7 +87,7 @@ func (s *simulation) elsewhere(g lost, places map[placeKey]bool) error {
 // silence cuts the lines of a group of nodes while nothing else happens, and heals them.
 func (s *simulation) silence() {
 	g := s.lose(0)
-	places := s.leader().audit.on(g.nodes)
+	places := s.leading().audit.on(g.nodes)
 	if len(places) == 0 {
 		s.Fatal("the nodes to lose have no tasks")
 	}
@@ -106,7 +106,7 @@ func (s *simulation) silence() {
 	}
 	s.nodesReady(len(s.agents))
 	s.until("returned nodes stop what was replaced", func() error {
-		if n := s.leader().audit.lingering(g.nodes); n > 0 {
+		if n := s.leading().audit.lingering(g.nodes); n > 0 {
 			return fmt.Errorf("%d tasks linger", n)
 		}
 		return nil
@@ -122,7 +122,7 @@ func (s *simulation) rollingUpdate() {
 
 	s.updateReaches(bigService, 0.2)
 	g := s.lose(1)
-	places := s.leader().audit.on(g.nodes)
+	places := s.leading().audit.on(g.nodes)
 	lossWatch := s.report.stopwatch()
 	for _, a := range g.agents {
 		if err := a.crash(); err != nil {
@@ -159,13 +159,12 @@ func (s *simulation) rollingUpdate() {
 // sessions.
 func (s *simulation) killLeader() *manager {
 	var dead *manager
-	for _, m := range s.managers {
-		if l := m.alive(); l != nil && l.raft.IsLeader() {
-			dead = m
+	for l := s.leading(); dead == nil; l = s.leading() {
+		for _, m := range s.managers {
+			if m.alive() == l {
+				dead = m
+			}
 		}
-	}
-	if dead == nil {
-		s.Fatal("there is no leader to kill")
 	}
 	up := 0
 	for _, a := range s.agents {

@@ -147,6 +147,18 @@ func (s *simulation) leader() *life {
 	return nil
 }
 
+// leading waits for a leader.
+func (s *simulation) leading() (l *life) {
+	s.Helper()
+	s.until("a leader", func() error {
+		if l = s.leader(); l == nil {
+			return errors.New("nobody leads")
+		}
+		return nil
+	})
+	return l
+}
+
 // propose changes the store, by whoever leads.
 func (s *simulation) propose(ops ...state.Op) {
 	s.Helper()
