@@ -51,9 +51,9 @@ type Config struct {
 	Logger   *slog.Logger          // nil: discard
 	Registry prometheus.Registerer // nil: none
 
-	// HeartbeatTimeout is how long a follower goes without its leader before it asks for an election; a leader without a
-	// majority steps down after half of it. ElectionTimeout is how long an election may take. Default 1 s each. The same on
-	// all managers.
+	// HeartbeatTimeout is how long a follower goes without its leader before it asks for an election, and how long a leader
+	// goes without a majority before it steps down. ElectionTimeout is how long an election may take. Default 1 s each. The
+	// same on all managers.
 	HeartbeatTimeout time.Duration
 	ElectionTimeout  time.Duration
 	// SnapshotThreshold is how many log entries make a snapshot worth it, and how many are kept after one. Default 4096.

@@ -132,7 +132,7 @@ func (r *Raft) hraftConfig(logger *logger, notify chan<- bool) *hraft.Config {
 	c.LocalID = hraft.ServerID(r.cfg.NodeID)
 	c.HeartbeatTimeout = r.cfg.HeartbeatTimeout
 	c.ElectionTimeout = r.cfg.ElectionTimeout
-	c.LeaderLeaseTimeout = r.cfg.HeartbeatTimeout / 2
+	c.LeaderLeaseTimeout = r.cfg.HeartbeatTimeout
 	c.MaxAppendEntries = maxAppend
 	c.SnapshotThreshold = r.cfg.SnapshotThreshold
 	c.TrailingLogs = r.cfg.SnapshotThreshold
