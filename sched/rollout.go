@@ -30,6 +30,9 @@ func (u *updater) step(s *serviceInfo, changed []state.Place) {
 	u.supersede(s)
 	if paused(s.service) {
 		s.rollout = nil
+		for _, p := range changed {
+			u.choose(s, p)
+		}
 		return
 	}
 	r := s.rollout
@@ -73,7 +76,7 @@ func (u *updater) step(s *serviceInfo, changed []state.Place) {
 
 // supersede forgets a rebalance when the service has had another spec since: what moves is replaced anyway.
 func (u *updater) supersede(s *serviceInfo) {
-	if m := s.service.Rebalance; m != nil && s.revision().CreatedAt.After(m.Requested) {
+	if m := s.service.Rebalance; m != nil && !s.revision().CreatedAt.Before(m.Requested) {
 		u.drop(s)
 	}
 }
@@ -178,9 +181,17 @@ func (u *updater) relax(s *serviceInfo, r *rollout, c swarm.UpdateConfig) {
 	}
 }
 
-// deadline is when a new task of the update should run.
+// deadline is when a new task of the update should run: the timeout counts from when nothing holds it back any more.
 func (u *updater) deadline(s *serviceInfo, t *state.Task) time.Time {
-	return t.CreatedAt.Add(updateTimeout(s.service))
+	from := u.b.startAt(s, t)
+	for _, p := range s.tasksIn(t.Place()) {
+		if byAge(p, t) < 0 && !live(p) && state.Terminal(p.Status.State) {
+			if at := endedAt(p); at.Before(t.CreatedAt.Add(stopTimeout)) {
+				from = later(from, at)
+			}
+		}
+	}
+	return from.Add(updateTimeout(s.service))
 }
 
 // giveUp leaves a place whose new task took too long. If the old one still runs there it stays, and the new one goes.

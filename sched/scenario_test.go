@@ -115,11 +115,28 @@ func (s *scenario) command(f []string) string {
 			s.t.Fatal(err)
 		}
 		s.advance(d)
-	case "report": // report SERVICE.SLOT STATE message
-		name, slot, _ := strings.Cut(f[1], ".")
-		n, _ := strconv.Atoi(slot)
-		s.report(s.task(name, n).ID, swarm.TaskState(f[2]), strings.Join(f[3:], " "))
+	case "report": // report SERVICE.SLOT|SERVICE.NODE|TASK STATE message
+		id := f[1]
+		if name, place, ok := strings.Cut(id, "."); ok {
+			id = s.taskAt(name, place).ID
+		}
+		s.report(id, swarm.TaskState(f[2]), strings.Join(f[3:], " "))
 		s.settle()
+	case "finish": // finish SERVICE: the job's tasks that run come to their end
+		for _, t := range s.store.View().TasksByService(s.store.View().ServiceByName(f[1]).ID) {
+			if live(t) && t.Status.State == swarm.TaskStateRunning {
+				s.report(t.ID, swarm.TaskStateComplete, "finished")
+			}
+		}
+		s.settle()
+	case "crash": // crash SERVICE.SLOT TIMES: it fails at once, time after time; prints how long each restart took
+		return s.crash(f[1], f[2])
+	case "rollback":
+		s.rollback(f[1])
+	case "rebalance":
+		return s.rebalance(f[1])
+	case "explain":
+		return s.explain(f[1])
 	case "tasks":
 		return s.tasks(arg(1))
 	case "services":
@@ -128,12 +145,42 @@ func (s *scenario) command(f []string) string {
 		return s.networks()
 	case "nodes":
 		return s.nodes()
+	case "spec": // what the service shall be, and what it was before
+		v := s.store.View().ServiceByName(f[1])
+		before := "none"
+		if p := v.PreviousSpec; p != nil {
+			before = fmt.Sprintf("%s ×%d", p.TaskTemplate.ContainerSpec.Image, *p.Mode.Replicated.Replicas)
+		}
+		return fmt.Sprintf("%s ×%d, before: %s\n", v.Spec.TaskTemplate.ContainerSpec.Image, *v.Spec.Mode.Replicated.Replicas, before)
 	case "spread":
 		return s.spread(f[1])
 	default:
 		s.t.Fatalf("unknown command %q", f)
 	}
 	return ""
+}
+
+// crash has the task of a place fail as soon as it runs, and tells how long it took each time until the next one ran.
+func (s *scenario) crash(place, times string) string {
+	name, at, _ := strings.Cut(place, ".")
+	n, _ := strconv.Atoi(times)
+	var waits []string
+	for range n {
+		t := s.taskAt(name, at)
+		s.report(t.ID, swarm.TaskStateFailed, "crash")
+		s.work()
+		from, wait := s.clock.Now(), "for ever"
+		for s.clock.Now().Sub(from) < time.Hour {
+			if i := s.mind.board.service(t.ServiceID).standers(t.Place()); len(i) > 0 && i[0].Status.State == swarm.TaskStateRunning {
+				wait = s.clock.Now().Sub(from).String()
+				break
+			}
+			s.advance(time.Second)
+			s.work()
+		}
+		waits = append(waits, wait)
+	}
+	return "restarted after " + strings.Join(waits, ", ") + "\n"
 }
 
 // options merges key=value arguments into what was said before about a thing. A key may be given several times.
@@ -201,6 +248,17 @@ func (s *scenario) node(id string, args []string) {
 		k, v, _ := strings.Cut(l, "=")
 		n.Spec.Labels[k] = v
 	}
+	n.Description.Engine.Plugins = enginePlugins(o["plugin"])
+	n.Description.Engine.Labels = map[string]string{}
+	for _, l := range o["engine"] {
+		k, v, _ := strings.Cut(l, "=")
+		n.Description.Engine.Labels[k] = v
+	}
+	for _, g := range o["gpu"] {
+		n.Description.Resources.GenericResources = append(n.Description.Resources.GenericResources,
+			swarm.GenericResource{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "GPU", Value: g}})
+	}
+	n.Status.Addr = one(o, "addr", "")
 	n.MinPort = uint16(number(o, "minport", 0))
 	for _, p := range o["host"] {
 		n.HostPrefixes = append(n.HostPrefixes, netip.MustParsePrefix(p))
@@ -208,6 +266,7 @@ func (s *scenario) node(id string, args []string) {
 	n.Status.State = swarm.NodeState(one(o, "state", "ready"))
 	if down(n) && n.Down.IsZero() {
 		n.Down = s.clock.Now()
+		n.Downs = append(n.Downs, n.Down)
 	} else if !down(n) {
 		n.Down = time.Time{}
 	}
@@ -227,111 +286,6 @@ func (s *scenario) network(name string, args []string) {
 		}
 	}
 	s.apply(state.Op{Action: state.Create, Object: n})
-}
-
-// service creates a service or updates it, as the API would.
-func (s *scenario) service(name string, args []string) {
-	spec := serviceSpec(name, s.options("service "+name, args))
-	is := s.store.View().ServiceByName(name)
-	if is == nil {
-		id := "svc-" + name
-		if n := len(s.created); slices.Contains(s.created, id) { // an ID is never used again
-			id += strconv.Itoa(n)
-		}
-		s.created = append(s.created, id)
-		s.create(id, spec)
-		return
-	}
-	s.updateService(is, spec)
-}
-
-func (w *world) create(id string, spec swarm.ServiceSpec) {
-	w.t.Helper()
-	w.apply(
-		state.Op{Action: state.Create, Object: &state.Service{ID: id, Spec: spec, SpecVersion: 1}},
-		state.Op{Action: state.Create, Object: &state.Revision{ServiceID: id, SpecVersion: 1, Spec: spec.TaskTemplate, Endpoint: spec.EndpointSpec}},
-	)
-}
-
-func (w *world) updateService(is *state.Service, spec swarm.ServiceSpec) {
-	w.t.Helper()
-	c := is.Clone()
-	old := is.Spec
-	c.PreviousSpec, c.Spec, c.UpdateStatus = &old, spec, nil
-	ops := []state.Op{{Action: state.Update, Object: c, Expected: is.Modified, SpecChange: true}}
-	if !equal(old.TaskTemplate, spec.TaskTemplate) || !equal(old.EndpointSpec, spec.EndpointSpec) {
-		c.SpecVersion++
-		ops = append(ops, state.Op{Action: state.Create, Object: &state.Revision{
-			ServiceID: c.ID, SpecVersion: c.SpecVersion, Spec: spec.TaskTemplate, Endpoint: spec.EndpointSpec,
-		}})
-	}
-	w.apply(ops...)
-}
-
-func serviceSpec(name string, o map[string][]string) swarm.ServiceSpec {
-	replicas := uint64(number(o, "replicas", 1))
-	spec := swarm.ServiceSpec{
-		Annotations: swarm.Annotations{Name: name},
-		Mode:        swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: &replicas}},
-		TaskTemplate: swarm.TaskSpec{
-			ContainerSpec: &swarm.ContainerSpec{Image: one(o, "image", "app:1")},
-			Placement:     &swarm.Placement{MaxReplicas: uint64(number(o, "per-node", 0))},
-			Resources: &swarm.ResourceRequirements{Reservations: &swarm.Resources{
-				NanoCPUs: int64(number(o, "cpus", 0) * 1e9), MemoryBytes: int64(number(o, "mem", 0)) << 20,
-			}},
-			RestartPolicy: &swarm.RestartPolicy{Condition: swarm.RestartPolicyCondition(one(o, "restart", ""))},
-		},
-		UpdateConfig: &swarm.UpdateConfig{
-			Parallelism: uint64(number(o, "parallelism", 1)), Delay: duration(o, "update-delay"), FailureAction: one(o, "failure", ""),
-			Monitor: duration(o, "monitor"), MaxFailureRatio: float32(number(o, "ratio", 0)), Order: one(o, "order", ""),
-		},
-	}
-	if one(o, "mode", "") == "global" {
-		spec.Mode = swarm.ServiceMode{Global: &swarm.GlobalService{}}
-	}
-	p := spec.TaskTemplate.RestartPolicy
-	if len(o["delay"]) > 0 {
-		d := duration(o, "delay")
-		p.Delay = &d
-	}
-	if len(o["attempts"]) > 0 {
-		n := uint64(number(o, "attempts", 0))
-		p.MaxAttempts = &n
-	}
-	if len(o["window"]) > 0 {
-		d := duration(o, "window")
-		p.Window = &d
-	}
-	for _, a := range o["arch"] {
-		spec.TaskTemplate.Placement.Platforms = append(spec.TaskTemplate.Placement.Platforms, swarm.Platform{Architecture: a, OS: "linux"})
-	}
-	spec.TaskTemplate.Placement.Constraints = slices.Clone(o["constraint"])
-	spec.TaskTemplate.ContainerSpec.Hostname = one(o, "hostname", "")
-	for _, n := range o["network"] {
-		n, alias, ok := strings.Cut(n, ":")
-		a := swarm.NetworkAttachmentConfig{Target: "net-" + n}
-		if ok {
-			a.Aliases = []string{alias}
-		}
-		spec.TaskTemplate.Networks = append(spec.TaskTemplate.Networks, a)
-	}
-	if len(o["port"]) > 0 || len(o["endpoint"]) > 0 {
-		spec.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionMode(one(o, "endpoint", ""))}
-	}
-	for _, p := range o["port"] { // PUBLISHED:TARGET[/host]
-		published, target, _ := strings.Cut(p, ":")
-		target, host := strings.CutSuffix(target, "/host")
-		c := swarm.PortConfig{Protocol: "tcp"}
-		if host {
-			c.PublishMode = swarm.PortConfigPublishModeHost
-		}
-		n, _ := strconv.Atoi(published)
-		c.PublishedPort = uint32(n)
-		n, _ = strconv.Atoi(target)
-		c.TargetPort = uint32(n)
-		spec.EndpointSpec.Ports = append(spec.EndpointSpec.Ports, c)
-	}
-	return spec
 }
 
 // table renders rows of tab-separated cells.
@@ -355,8 +309,8 @@ func (s *scenario) tasks(service string) string {
 		if c := strings.Compare(a.ServiceName, b.ServiceName); c != 0 {
 			return c
 		}
-		if a.Slot != b.Slot {
-			return a.Slot - b.Slot
+		if c := comparePlaces(a.Place(), b.Place()); c != 0 {
+			return c
 		}
 		return byAge(b, a)
 	})
@@ -375,10 +329,21 @@ func (s *scenario) tasks(service string) string {
 		if t.Status.Err != "" {
 			message += ": " + t.Status.Err
 		}
-		rows = append(rows, fmt.Sprintf("%s.%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s", t.ServiceName, t.Slot, t.ID, t.SpecVersion, or(t.NodeID), t.DesiredState,
+		version := strconv.FormatUint(t.SpecVersion, 10)
+		if t.DesiredState == swarm.TaskStateComplete || t.Iteration > 0 {
+			version += fmt.Sprintf("@%d", t.Iteration)
+		}
+		rows = append(rows, fmt.Sprintf("%s.%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", t.ServiceName, placeName(t.Place()), t.ID, version, or(t.NodeID), t.DesiredState,
 			t.Status.State, or(strings.Join(addrs, ",")), message))
 	}
 	return table(rows...)
+}
+
+func placeName(p state.Place) string {
+	if p.Slot > 0 {
+		return strconv.Itoa(p.Slot)
+	}
+	return p.NodeID
 }
 
 func or(s string) string {

@@ -142,8 +142,11 @@ func (u *updater) judge(s *serviceInfo, r *rollout, c swarm.UpdateConfig, what s
 	return true
 }
 
-// pause ends the update until the service is updated again.
+// pause ends the update until the service is updated again. No place is left with two tasks.
 func (u *updater) pause(s *serviceInfo, message string) {
+	for _, p := range sortedPlaces(s.stale) {
+		u.choose(s, p)
+	}
 	to := swarm.UpdateStatePaused
 	if inState(s.service, swarm.UpdateStateRollbackStarted) {
 		to = swarm.UpdateStateRollbackPaused
@@ -151,6 +154,25 @@ func (u *updater) pause(s *serviceInfo, message string) {
 	s.rollout = nil
 	u.setStatus(s, to, message, true)
 	u.log.Warn("update paused", "service", s.id, "err", message)
+}
+
+// choose ends the change of a place where it is: what runs stays, the new task before the old one.
+func (u *updater) choose(s *serviceInfo, p state.Place) {
+	tasks := s.standers(p)
+	if len(tasks) < 2 {
+		return
+	}
+	i := slices.IndexFunc(tasks, func(t *state.Task) bool {
+		return t.Status.State == swarm.TaskStateRunning && u.b.cleanness(s).clean(t)
+	})
+	if i < 0 {
+		i = slices.IndexFunc(tasks, func(t *state.Task) bool { return t.Status.State == swarm.TaskStateRunning })
+	}
+	if i < 0 {
+		i = len(tasks) - 1
+	}
+	u.b.together()
+	u.stopOthers(tasks, tasks[i].ID)
 }
 
 // rollBack gives the service the spec that it had before the update. The updater then leads back to it.

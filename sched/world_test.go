@@ -215,16 +215,22 @@ func (w *world) work() {
 // task finds the task that stands for a slot.
 func (w *world) task(service string, slot int) *state.Task {
 	w.t.Helper()
+	return w.taskAt(service, placeName(state.Place{Slot: slot}))
+}
+
+// taskAt finds the task that stands for a place: a slot or a node.
+func (w *world) taskAt(service, place string) *state.Task {
+	w.t.Helper()
 	v := w.store.View()
 	s := v.ServiceByName(service)
 	if s == nil {
 		w.t.Fatalf("no service %s", service)
 	}
-	for _, t := range v.TasksBySlot(s.ID, slot) {
-		if live(t) {
+	for _, t := range v.TasksByService(s.ID) {
+		if live(t) && placeName(t.Place()) == place {
 			return t
 		}
 	}
-	w.t.Fatalf("nothing runs in slot %d of %s", slot, service)
+	w.t.Fatalf("nothing runs at %s of %s", place, service)
 	return nil
 }
