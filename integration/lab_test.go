@@ -33,7 +33,7 @@ const (
 )
 
 // engineHost is the engine under test. Without one the test is skipped, but never in CI: there it fails.
-func engineHost(t *testing.T) string {
+func engineHost(t testing.TB) string {
 	t.Helper()
 	host := os.Getenv(envEngine)
 	if host == "" {
@@ -57,7 +57,7 @@ func engineHost(t *testing.T) string {
 }
 
 // binary is the meshswarm under test.
-func binary(t *testing.T) string {
+func binary(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv(envBinary)
 	if path == "" {
@@ -80,13 +80,13 @@ type lab struct {
 }
 
 // newLab starts a lab and takes it down at the end of the test. The directory's path is short: sockets live in it.
-func newLab(t *testing.T, nodes, managers int) *lab {
+func newLab(t testing.TB, nodes, managers int) *lab {
 	t.Helper()
 	return newLabOn(t, engineHost(t), nodes, managers)
 }
 
 // newLabOn is newLab with an engine of the test's own.
-func newLabOn(t *testing.T, engine string, nodes, managers int) *lab {
+func newLabOn(t testing.TB, engine string, nodes, managers int) *lab {
 	t.Helper()
 	l := &lab{bin: binary(t), engine: engine, nodes: nodes}
 	dir, err := os.MkdirTemp("", "msw")
@@ -116,7 +116,7 @@ func newLabOn(t *testing.T, engine string, nodes, managers int) *lab {
 }
 
 // dumpLogs shows the end of each node's log.
-func (l *lab) dumpLogs(t *testing.T) {
+func (l *lab) dumpLogs(t testing.TB) {
 	for i := 1; i <= l.nodes; i++ {
 		b, err := os.ReadFile(filepath.Join(l.dir, fmt.Sprintf("node%d", i), "log"))
 		if err != nil {
@@ -153,7 +153,7 @@ func (l *lab) socket(i int) string {
 func addrOf(i int) string { return fmt.Sprintf("127.0.0.%d", i) }
 
 // on runs a command against node i and must succeed.
-func (l *lab) on(t *testing.T, i int, args ...string) string {
+func (l *lab) on(t testing.TB, i int, args ...string) string {
 	t.Helper()
 	out, err := l.run(append([]string{"-H", l.socket(i)}, args...)...)
 	if err != nil {
