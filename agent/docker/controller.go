@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/swarm"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/meshswarm/meshswarm/agent/task"
 	"github.com/meshswarm/meshswarm/raft/state"
@@ -19,6 +21,7 @@ import (
 const (
 	defaultGrace = 10 * time.Second // the engine's own
 	killMargin   = 15 * time.Second // what the engine may take beyond the grace period
+	freshFor     = 100 * time.Millisecond
 )
 
 var (
@@ -36,6 +39,10 @@ type controller struct {
 	log  *slog.Logger
 
 	attached bool // this life of the agent connected the sandbox
+
+	mu      sync.Mutex
+	fresh   swarm.ContainerStatus
+	freshAt time.Time
 }
 
 // Prepare implements task.Controller.
@@ -44,30 +51,52 @@ func (c *controller) Prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	found, err := c.inspect(ctx)
+	found, box, hasImage, err := c.survey(ctx, spec)
 	if err != nil {
 		return err
 	}
 	if found != nil {
-		dead := c.sandboxAlive(ctx)
+		dead := c.judgeSandbox(box)
 		if dead == nil {
 			return c.adopt(ctx)
-		}
-		if !errors.Is(dead, errSandboxDied) {
-			return dead
 		}
 		// The container belongs to a namespace that is gone: make both anew.
 		if err := c.e.removeContainer(ctx, found.ID); err != nil {
 			return err
 		}
 	}
-	if err := c.e.ensureImage(ctx, imageName(spec.Image)); err != nil {
+	if !hasImage {
+		if err := c.e.fetchImage(ctx, imageName(spec.Image)); err != nil {
+			return err
+		}
+	}
+	if err := c.ensureSandbox(ctx, spec, box); err != nil {
 		return err
 	}
-	if err := c.ensureSandbox(ctx, spec); err != nil {
+	// The sandbox sets up its devices meanwhile.
+	var g errgroup.Group
+	g.Go(func() error { return c.adopt(ctx) })
+	g.Go(func() error { return c.create(ctx, spec) })
+	return g.Wait()
+}
+
+// survey asks the engine for all that the task may have already, at once.
+func (c *controller) survey(ctx context.Context, spec *swarm.ContainerSpec) (found, box *container.InspectResponse, hasImage bool, err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		found, err = c.inspect(ctx)
 		return err
-	}
-	return c.create(ctx, spec)
+	})
+	g.Go(func() (err error) {
+		box, err = c.e.inspect(ctx, sandboxName(c.id), c.id)
+		return err
+	})
+	g.Go(func() (err error) {
+		hasImage, err = c.e.hasImage(ctx, imageName(spec.Image))
+		return err
+	})
+	err = g.Wait()
+	return found, box, hasImage, err
 }
 
 // create makes the task's container.
@@ -80,6 +109,9 @@ func (c *controller) create(ctx context.Context, spec *swarm.ContainerSpec) erro
 		return err
 	}
 	if err := c.checkVersion(spec); err != nil {
+		return err
+	}
+	if err := c.writeNames(ctx, spec); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
@@ -98,6 +130,7 @@ func (c *controller) create(ctx context.Context, spec *swarm.ContainerSpec) erro
 	for _, w := range made.Warnings {
 		c.log.Warn("the engine warns about the task's container", "warning", w)
 	}
+	c.saw(swarm.ContainerStatus{ContainerID: made.ID})
 	return nil
 }
 
@@ -153,6 +186,7 @@ func (c *controller) started(ctx context.Context) (bool, error) {
 	}
 	h := found.State.Health
 	if h == nil || h.Status == container.NoHealthcheck || h.Status == container.Healthy {
+		c.saw(statusOf(found))
 		return true, nil
 	}
 	if h.Status == container.Unhealthy {
@@ -163,6 +197,7 @@ func (c *controller) started(ctx context.Context) (bool, error) {
 
 // Wait implements task.Controller.
 func (c *controller) Wait(ctx context.Context) error {
+	c.seen()
 	kicked, stop := c.e.watch(c.id)
 	defer stop()
 	for {
@@ -191,7 +226,12 @@ func (c *controller) Wait(ctx context.Context) error {
 
 // look inspects both containers. A running task whose sandbox is dead is stopped.
 func (c *controller) look(ctx context.Context) (*container.InspectResponse, error) {
-	found, err := c.inspect(ctx)
+	var found *container.InspectResponse
+	var err, dead error
+	var wg sync.WaitGroup
+	wg.Go(func() { dead = c.sandboxAlive(ctx) })
+	found, err = c.inspect(ctx)
+	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +241,6 @@ func (c *controller) look(ctx context.Context) (*container.InspectResponse, erro
 	if !found.State.Running {
 		return found, nil
 	}
-	dead := c.sandboxAlive(ctx)
 	if dead == nil || !errors.Is(dead, errSandboxDied) {
 		return found, dead
 	}
@@ -256,6 +295,7 @@ func (c *controller) Shutdown(ctx context.Context) error {
 
 // stop stops the task's container: stop signal, grace period, kill.
 func (c *controller) stop(ctx context.Context) error {
+	c.seen()
 	found, err := c.inspect(ctx)
 	if err != nil || found == nil || !found.State.Running {
 		return err
@@ -284,17 +324,42 @@ func (c *controller) stop(ctx context.Context) error {
 
 // Remove implements task.Controller.
 func (c *controller) Remove(ctx context.Context) error {
+	c.seen()
 	c.attached = false
 	return c.e.Remove(ctx, c.id)
 }
 
 // Status implements task.Controller.
 func (c *controller) Status(ctx context.Context) (*swarm.ContainerStatus, error) {
+	if st, ok := c.seen(); ok {
+		return &st, nil
+	}
 	found, err := c.inspect(ctx)
 	if err != nil || found == nil {
 		return nil, err
 	}
-	return &swarm.ContainerStatus{ContainerID: found.ID, PID: found.State.Pid, ExitCode: found.State.ExitCode}, nil
+	st := statusOf(found)
+	return &st, nil
+}
+
+func statusOf(found *container.InspectResponse) swarm.ContainerStatus {
+	return swarm.ContainerStatus{ContainerID: found.ID, PID: found.State.Pid, ExitCode: found.State.ExitCode}
+}
+
+// saw keeps what was just seen for the Status that follows.
+func (c *controller) saw(st swarm.ContainerStatus) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh, c.freshAt = st, time.Now()
+}
+
+// seen is what saw kept, once, and only for a moment.
+func (c *controller) seen() (swarm.ContainerStatus, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := c.freshAt
+	c.freshAt = time.Time{}
+	return c.fresh, time.Since(at) < freshFor
 }
 
 // inspect finds the task's container; nil when there is none.

@@ -33,9 +33,11 @@ type sandboxImage struct {
 	ref    string
 	digest string // of the layer's tar, which is the diff ID
 	size   int64
+	loaded bool // the engine has it, as far as is known
 }
 
-// ensureSandboxImage loads the sandbox image when the engine does not have it, and returns its reference.
+// ensureSandboxImage loads the sandbox image when the engine does not have it, and returns its reference. What it had once
+// it is taken to have still; who finds out otherwise calls lost.
 func (e *Executor) ensureSandboxImage(ctx context.Context) (string, error) {
 	s := &e.image
 	s.mu.Lock()
@@ -45,10 +47,14 @@ func (e *Executor) ensureSandboxImage(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("read own executable for the sandbox image: %w", err)
 		}
 	}
+	if s.loaded {
+		return s.ref, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	_, err := e.api.ImageInspect(ctx, s.ref)
 	if err == nil {
+		s.loaded = true
 		return s.ref, nil
 	}
 	if !cerrdefs.IsNotFound(err) {
@@ -58,7 +64,15 @@ func (e *Executor) ensureSandboxImage(ctx context.Context) (string, error) {
 		return "", wrap("load the sandbox image", err)
 	}
 	e.log.Info("sandbox image loaded", "image", s.ref)
+	s.loaded = true
 	return s.ref, nil
+}
+
+// lost notes that the engine does not have the sandbox image any more.
+func (s *sandboxImage) lost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loaded = false
 }
 
 // hash reads the executable once and finds out what the image will be called.
@@ -162,21 +176,25 @@ func (s *sandboxImage) write(w io.Writer) error {
 	return t.Close()
 }
 
-// ensureImage pulls an image that the engine does not have.
-func (e *Executor) ensureImage(ctx context.Context, ref string) error {
+// hasImage tells whether the engine has an image.
+func (e *Executor) hasImage(ctx context.Context, ref string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	_, err := e.api.ImageInspect(ctx, ref)
-	if err == nil {
-		return nil
+	if cerrdefs.IsNotFound(err) {
+		return false, nil
 	}
-	if !cerrdefs.IsNotFound(err) {
-		return wrap("look for image "+ref, err)
-	}
+	return err == nil, wrap("look for image "+ref, err)
+}
+
+// fetchImage pulls an image.
+func (e *Executor) fetchImage(ctx context.Context, ref string) error {
 	opts := dockerimage.PullOptions{}
 	if e.cfg.RegistryAuth != nil {
 		opts.RegistryAuth = e.cfg.RegistryAuth(ref)
 	}
 	e.log.Info("pulling image", "image", ref)
-	err = e.pull(ctx, ref, opts)
+	err := e.pull(ctx, ref, opts)
 	if err == nil {
 		e.pulls.WithLabelValues("ok").Inc()
 		return nil

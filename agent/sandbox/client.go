@@ -20,7 +20,7 @@ var ErrSetup = errors.New("sandbox setup")
 // Ask gets the descriptors from the sandbox whose shared folder is dir. It waits, until ctx ends, for a sandbox that is
 // still setting up. It may be called again at any time, also by another process; each time there are new duplicates.
 func Ask(ctx context.Context, dir string) (*Handover, error) {
-	wait := 5 * time.Millisecond
+	wait := 2 * time.Millisecond
 	for {
 		h, err := ask(ctx, dir)
 		if err == nil || !notReady(err) {
@@ -33,7 +33,7 @@ func Ask(ctx context.Context, dir string) (*Handover, error) {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for the sandbox (%w): %w", context.Cause(ctx), err)
 		case <-time.After(wait):
-			wait = min(2*wait, 100*time.Millisecond)
+			wait = min(wait+wait/4, 100*time.Millisecond)
 		}
 	}
 }

@@ -16,7 +16,8 @@ import (
 const (
 	keepArg       = "keep"
 	maxStateSize  = 1 << 18
-	clientTimeout = 5 // seconds a client may take
+	clientTimeout = 5    // seconds a client may take
+	trimAfter     = 1000 // milliseconds without a client
 )
 
 // keepState is what the first stage leaves to the second, in a memory file. Descriptors are numbers that survive exec.
@@ -120,19 +121,30 @@ func keep(mem int) error {
 		<-stop
 		os.Exit(0)
 	}()
-	trimMemory()
-	for {
+	for idle := false; ; {
+		if !idle && !k.asked() {
+			trimMemory()
+			idle = true
+		}
 		fd, _, err := unix.Accept4(k.Listener, unix.SOCK_CLOEXEC)
 		switch {
 		case err == nil:
 			k.serve(fd, handover)
 			unix.Close(fd)
-			trimMemory()
+			idle = false
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
 		default:
 			return fmt.Errorf("sandbox: accept: %w", err)
 		}
 	}
+}
+
+// asked tells whether a client comes soon: memory is trimmed when none does, so that nobody waits for that.
+func (k keepState) asked() bool {
+	n, err := retry(func() (int, error) {
+		return unix.Poll([]unix.PollFd{{Fd: int32(k.Listener), Events: unix.POLLIN}}, trimAfter)
+	})
+	return err == nil && n > 0
 }
 
 func readState(mem int) (keepState, error) {

@@ -1,0 +1,56 @@
+package docker
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/swarm"
+
+	"github.com/meshswarm/meshswarm/raft/state"
+)
+
+func TestResolvConf(t *testing.T) {
+	machine := []string{"lan.example"}
+	for name, tt := range map[string]struct {
+		dns  *swarm.DNSConfig
+		want string
+	}{
+		"plain":         {nil, "search lan.example\nnameserver 127.0.0.11\noptions ndots:0\n"},
+		"own domains":   {&swarm.DNSConfig{Search: []string{"a.example", "b.example"}}, "search a.example b.example\nnameserver 127.0.0.11\noptions ndots:0\n"},
+		"no domains":    {&swarm.DNSConfig{Search: []string{"."}}, "nameserver 127.0.0.11\noptions ndots:0\n"},
+		"other options": {&swarm.DNSConfig{Options: []string{"rotate"}}, "search lan.example\nnameserver 127.0.0.11\noptions ndots:0 rotate\n"},
+		"own ndots":     {&swarm.DNSConfig{Options: []string{"ndots:2"}}, "search lan.example\nnameserver 127.0.0.11\noptions ndots:2\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := resolvConf(tt.dns, machine); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestHostSearch(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	if got := hostSearch(path); got != nil {
+		t.Errorf("no file: %q", got)
+	}
+	if err := os.WriteFile(path, []byte("# search no.example\ndomain old.example\nnameserver 192.0.2.1\nsearch a.example b.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := hostSearch(path); !slices.Equal(got, []string{"a.example", "b.example"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What a service mounts itself is not covered by the node's files.
+func TestNameMounts(t *testing.T) {
+	c := &controller{e: &Executor{cfg: Config{Dir: "/data"}}, id: "t", task: state.AssignedTask{}}
+	own := []mount.Mount{{Type: mount.TypeBind, Source: "/own", Target: "/etc/hosts/"}}
+	got := c.nameMounts(&swarm.ContainerSpec{Mounts: own, ReadOnly: true})
+	if len(got) != 1 || got[0].Source != "/data/sandboxes/t/resolv.conf" || got[0].Target != "/etc/resolv.conf" || !got[0].ReadOnly {
+		t.Errorf("got %+v", got)
+	}
+}
