@@ -120,9 +120,9 @@ func (b *board) wantedTasks(s *serviceInfo) int {
 		_, total := jobSize(s.service)
 		return total
 	default:
-		n, o := 0, orchestrator{b: b}
+		n := 0
 		for id := range b.nodes {
-			if c := o.coverage(s, id); c == wanted || c == kept && s.stand(state.Place{NodeID: id}) != vacant {
+			if c := b.coverage(s, id); c == wanted || c == kept && s.stand(state.Place{NodeID: id}) != vacant {
 				n++
 			}
 		}

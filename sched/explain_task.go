@@ -39,9 +39,8 @@ func (b *board) taskExplanation(t *state.Task, reason string, next time.Time) Ta
 func (b *board) explainMissing(e *Explanation, s *serviceInfo) {
 	switch m := modeOf(s.service); {
 	case m.perNode():
-		o := orchestrator{b: b}
 		for _, id := range sorted(b.nodes) {
-			if o.coverage(s, id) == wanted && s.stand(state.Place{NodeID: id}) == vacant {
+			if b.coverage(s, id) == wanted && s.stand(state.Place{NodeID: id}) == vacant {
 				e.Tasks = append(e.Tasks, TaskExplanation{NodeID: id, Node: nodeName(b.nodes[id]), Reason: "the leader has not made its task yet"})
 			}
 		}

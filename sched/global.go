@@ -18,12 +18,12 @@ const (
 )
 
 // coverage tells what a global service or job wants of a node.
-func (o *orchestrator) coverage(s *serviceInfo, node string) coverage {
-	n := o.b.nodes[node]
+func (b *board) coverage(s *serviceInfo, node string) coverage {
+	n := b.nodes[node]
 	switch {
 	case n == nil, n.node == nil, down(n.node), drained(n.node), !s.revision().placeable(n.node):
 		return unwanted
-	case n.node.Spec.Availability == swarm.NodeAvailabilityPause, !n.heldUntil(o.b.now).IsZero(),
+	case n.node.Spec.Availability == swarm.NodeAvailabilityPause, !n.heldUntil(b.now).IsZero(),
 		modeOf(s.service) == globalJob && n.node.Status.State != swarm.NodeStateReady:
 		return kept
 	}
@@ -39,7 +39,7 @@ func (o *orchestrator) cover(s *serviceInfo, places []state.Place) {
 			o.removePlace(s, p)
 			continue
 		}
-		switch o.coverage(s, p.NodeID) {
+		switch b.coverage(s, p.NodeID) {
 		case unwanted:
 			for _, t := range s.tasksIn(p) {
 				if live(t) {

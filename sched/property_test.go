@@ -3,12 +3,9 @@ package sched
 import (
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/google/go-cmp/cmp"
@@ -177,6 +174,9 @@ func checkBoard(r *rapid.T, w *world) {
 			r.Fatalf("%s (-store +board):\n%s", name, d)
 		}
 	}
+	for id, x := range want.services {
+		checkPlaces(r, want, got.services[id], x)
+	}
 	if d := cmp.Diff(want.ports, got.ports, cmpopts.EquateEmpty(), cmpopts.EquateComparable(portKey{})); d != "" {
 		r.Fatalf("published ports (-store +board):\n%s", d)
 	}
@@ -234,152 +234,6 @@ func checkAddresses(r *rapid.T, v state.View) {
 					r.Fatalf("task %s: %s is not in network %s", t.ID, p, n.name())
 				}
 			}
-		}
-	}
-}
-
-// TestConvergence lets everything happen: services come, change and go, tasks fail, nodes die, return and are removed,
-// leaders change. All the time no address has two owners; in the end every service has what it wants, and when all is
-// removed nothing is left.
-func TestConvergence(t *testing.T) {
-	rapid.Check(t, func(r *rapid.T) {
-		s := &scenario{world: newWorld(t), specs: map[string]map[string][]string{}}
-		defer s.close()
-		s.command([]string{"network", "ingress", "ingress", "subnet=10.0.0.0/24"})
-		s.command([]string{"network", "a"})
-		s.command([]string{"network", "tiny", "subnet=10.9.0.0/27"})
-		s.command([]string{"node", "n0"})
-		s.race(rand.New(rand.NewPCG(rapid.Uint64().Draw(r, "seed"), 1)))
-		names := []string{"s0", "s1", "s2"}
-		nodes := []string{"n0", "n1", "n2", "n3"}
-		for range rapid.IntRange(1, 40).Draw(r, "steps") {
-			s.randomStep(r, names, nodes)
-			if rapid.Bool().Draw(r, "think") {
-				s.settle()
-				checkAddresses(r, s.store.View())
-				checkBoard(r, s.world)
-			}
-		}
-		s.converge(r, nodes)
-		for _, svc := range s.store.View().Services() {
-			s.command([]string{"rm", svc.Spec.Name})
-		}
-		for _, n := range []string{"ingress", "a", "tiny"} {
-			s.command([]string{"rmnetwork", n})
-		}
-		s.work()
-		checkBoard(r, s.world)
-		v := s.store.View()
-		if len(v.Services())+len(v.Tasks())+len(v.Networks()) > 0 {
-			r.Fatalf("left behind: %d services, %d networks\n%s", len(v.Services()), len(v.Networks()), s.tasks(""))
-		}
-		for _, n := range s.created {
-			if left := v.Revisions(n); len(left) > 0 {
-				r.Fatalf("%d revisions of %s are left", len(left), n)
-			}
-		}
-	})
-}
-
-// race lets nodes report just before some of the leader's batches are applied, so that these are refused.
-func (s *scenario) race(random *rand.Rand) {
-	var mu sync.Mutex
-	s.interfere = func() {
-		mu.Lock()
-		defer mu.Unlock()
-		tasks := s.store.View().Tasks()
-		if len(tasks) == 0 || random.IntN(3) > 0 {
-			return
-		}
-		t := tasks[random.IntN(len(tasks))]
-		if t.NodeID != "" {
-			s.report(t.ID, []swarm.TaskState{swarm.TaskStateRunning, swarm.TaskStateFailed, swarm.TaskStateShutdown}[random.IntN(3)], "in between")
-		}
-	}
-}
-
-func (s *scenario) randomStep(r *rapid.T, names, nodes []string) {
-	v := s.store.View()
-	node := rapid.SampledFrom(nodes).Draw(r, "node")
-	name := rapid.SampledFrom(names).Draw(r, "service")
-	tasks := v.Tasks()
-	switch rapid.SampledFrom([]string{"service", "service", "rm", "node", "node", "rmnode", "report", "report", "report", "work", "advance", "leader"}).Draw(r, "step") {
-	case "service":
-		s.command([]string{"service", name,
-			fmt.Sprintf("replicas=%d", rapid.IntRange(0, 5).Draw(r, "replicas")), "network=" + rapid.SampledFrom([]string{"a", "tiny"}).Draw(r, "network"),
-			fmt.Sprintf("image=app:%d", rapid.IntRange(1, 3).Draw(r, "image")), fmt.Sprintf("parallelism=%d", rapid.IntRange(0, 2).Draw(r, "parallelism")),
-			"order=" + rapid.SampledFrom([]string{"", "start-first"}).Draw(r, "order"), "failure=" + rapid.SampledFrom([]string{"pause", "continue"}).Draw(r, "failure"),
-			fmt.Sprintf("cpus=%d", rapid.IntRange(0, 1).Draw(r, "cpus")), rapid.SampledFrom([]string{"port", "port=0:80", "port=8080:80/host"}).Draw(r, "port"),
-			"restart=" + rapid.SampledFrom([]string{"any", "on-failure", "none"}).Draw(r, "restart"),
-		})
-	case "rm":
-		if v.ServiceByName(name) != nil {
-			s.command([]string{"rm", name})
-		}
-	case "node":
-		s.command([]string{"node", node, "state=" + rapid.SampledFrom([]string{"ready", "ready", "down", "unknown"}).Draw(r, "state"),
-			"availability=" + rapid.SampledFrom([]string{"active", "active", "pause", "drain"}).Draw(r, "availability")})
-	case "rmnode":
-		if v.Node(node) != nil {
-			s.command([]string{"rmnode", node})
-		}
-	case "report":
-		if len(tasks) == 0 {
-			return
-		}
-		t := rapid.SampledFrom(tasks).Draw(r, "task")
-		if t.NodeID != "" {
-			s.report(t.ID, rapid.SampledFrom([]swarm.TaskState{swarm.TaskStateReady, swarm.TaskStateRunning, swarm.TaskStateRunning, swarm.TaskStateComplete,
-				swarm.TaskStateShutdown, swarm.TaskStateFailed, swarm.TaskStateRejected}).Draw(r, "state"), "so it is")
-		}
-	case "work":
-		s.work()
-	case "advance":
-		s.settle()
-		s.advance(time.Duration(rapid.IntRange(1, 90).Draw(r, "seconds")) * time.Second)
-	case "leader":
-		s.lead()
-	}
-}
-
-// converge makes everything possible and checks that it then happens.
-func (s *scenario) converge(r *rapid.T, nodes []string) {
-	s.interfere = nil
-	for _, n := range nodes {
-		s.command([]string{"node", n, "state=ready", "availability=active", "cpus=100"})
-	}
-	for _, svc := range s.store.View().Services() {
-		if !svc.PendingDelete {
-			s.command([]string{"service", svc.Spec.Name, "image=final", "restart=any", "failure=continue", "replicas=2", "port"})
-		}
-	}
-	for range 12 {
-		s.work()
-		s.advance(time.Minute)
-	}
-	v := s.store.View()
-	checkAddresses(r, v)
-	checkBoard(r, s.world)
-	for _, svc := range v.Services() {
-		if svc.PendingDelete {
-			r.Fatalf("service %s is still there", svc.ID)
-		}
-		running := 0
-		for _, t := range v.TasksByService(svc.ID) {
-			switch {
-			case !live(t) && !state.Terminal(t.Status.State):
-				r.Fatalf("task %s was not stopped:\n%s", t.ID, s.tasks(""))
-			case live(t) && (t.Status.State != swarm.TaskStateRunning || t.SpecVersion != svc.SpecVersion):
-				r.Fatalf("task %s is not as it should be:\n%s", t.ID, s.tasks(""))
-			case live(t):
-				running++
-			}
-		}
-		if running != 2 {
-			r.Fatalf("service %s has %d tasks:\n%s%s", svc.ID, running, s.services(), s.tasks(""))
-		}
-		if svc.UpdateStatus != nil && svc.UpdateStatus.State != swarm.UpdateStateCompleted {
-			r.Fatalf("update of %s: %+v", svc.ID, svc.UpdateStatus)
 		}
 	}
 }

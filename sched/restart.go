@@ -34,7 +34,7 @@ func (o *orchestrator) restart(s *serviceInfo, p state.Place) {
 		if !s.shouldRestart(t) || slices.ContainsFunc(s.tasksIn(p), func(n *state.Task) bool { return live(n) && byAge(n, t) > 0 }) {
 			continue // an update has already put another in its place
 		}
-		if p.NodeID != "" && o.coverage(s, p.NodeID) != wanted {
+		if p.NodeID != "" && b.coverage(s, p.NodeID) != wanted {
 			continue // the node gets no new task
 		}
 		desired := swarm.TaskStateReady // until release

@@ -157,19 +157,13 @@ func (b *board) assess(s *serviceInfo) {
 			i.stand = spent
 		}
 		s.counts[i.stand]++
-		if m.job() || len(tasks) == 0 || len(tasks) == 1 && b.cleanness(s).clean(tasks[0]) || m == global && b.resting(p.NodeID) {
+		if m.job() || len(tasks) == 0 || len(tasks) == 1 && b.cleanness(s).clean(tasks[0]) || m == global && b.coverage(s, p.NodeID) != wanted {
 			delete(s.stale, p)
 		} else {
 			s.stale[p] = struct{}{}
 		}
 	}
 	clear(s.touched)
-}
-
-// resting tells whether a node keeps what it has and gets nothing new, not even updates.
-func (b *board) resting(node string) bool {
-	n := b.nodes[node]
-	return n == nil || n.node == nil || n.node.Spec.Availability == swarm.NodeAvailabilityPause || !n.heldUntil(b.now).IsZero()
 }
 
 // touch asks for a service to be looked at. What a pass itself changes does not: its parts finish what they start.

@@ -165,7 +165,7 @@ func (w *world) advance(d time.Duration) {
 func (w *world) report(id string, s swarm.TaskState, message string) bool {
 	w.t.Helper()
 	t := w.store.View().Task(id)
-	if t == nil || state.Rank(t.Status.State) >= state.Rank(s) {
+	if t == nil || state.Terminal(t.Status.State) || state.Rank(t.Status.State) >= state.Rank(s) {
 		return false
 	}
 	c := t.Clone()
