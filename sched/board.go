@@ -29,6 +29,7 @@ type board struct {
 	ingress  *networkInfo       // the network of published ports; nil if there is none
 
 	draft draft
+	pass  int // counts the passes
 
 	// Work. Sets that follow from the objects' states:
 	unallocated map[string]struct{} // tasks that wait for addresses
@@ -44,7 +45,7 @@ type board struct {
 	ending   map[string]struct{}    // removed services to look after
 	crowded  map[placeKey]struct{}  // places whose history grew
 	freshNew map[string]struct{}    // of unallocated: not tried yet
-	freshTBD map[string]struct{}    // of unassigned: not tried yet
+	freshTBD []*taskInfo            // of unassigned: not tried yet
 	wake     agenda[placeKey]       // places (or, with no place, services) to look at later
 	desert   map[string]time.Time   // down nodes: when their tasks are given up
 	held     map[string]time.Time   // nodes that get no new tasks: until when
@@ -73,7 +74,7 @@ func newBoard(v state.View, at time.Time) *board {
 		nodes: map[string]*nodeInfo{}, networks: map[string]*networkInfo{}, services: map[string]*serviceInfo{},
 		tasks: map[string]*taskInfo{}, ports: map[portKey]string{},
 		unallocated: set{}, unassigned: set{}, reapable: set{}, netless: set{}, doomed: set{}, meshless: set{}, deserted: set{}, blocked: set{},
-		dirty: set{}, ending: set{}, crowded: map[placeKey]struct{}{}, freshNew: set{}, freshTBD: set{},
+		dirty: set{}, ending: set{}, crowded: map[placeKey]struct{}{}, freshNew: set{},
 		desert: map[string]time.Time{}, held: map[string]time.Time{}, review: map[string]*state.Node{}, global: set{}, gentle: set{},
 	}
 	if c := v.Cluster(); c != nil {

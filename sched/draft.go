@@ -18,7 +18,7 @@ type draft struct {
 	open    bool
 	unit    int
 	entries []draftEntry
-	seen    map[objectKey]struct{}
+	seen    map[objectKey]struct{} // but for tasks, which have it themselves
 	specs   map[objectKey]struct{} // of these the user's spec changed
 }
 
@@ -44,6 +44,7 @@ func (b *board) begin(at time.Time) {
 	b.now = at
 	b.awake()
 	b.endHolds()
+	b.pass++
 	b.draft = draft{open: true, seen: map[objectKey]struct{}{}, specs: map[objectKey]struct{}{}}
 }
 
@@ -52,8 +53,24 @@ func (b *board) together() { b.draft.unit++ }
 
 // put drafts an object, which must be the caller's own copy.
 func (b *board) put(o state.Object) {
+	if t, ok := o.(*state.Task); ok {
+		b.putTask(t)
+		return
+	}
 	b.remember(o)
 	b.set(o)
+}
+
+func (b *board) putTask(t *state.Task) {
+	i := b.tasks[t.ID]
+	switch {
+	case i == nil:
+		b.draft.entries = append(b.draft.entries, draftEntry{t, nil, b.draft.unit})
+	case i.pass != b.pass:
+		b.draft.entries = append(b.draft.entries, draftEntry{t, i.Task, b.draft.unit})
+	}
+	b.setTask(t.ID, t)
+	b.tasks[t.ID].pass = b.pass
 }
 
 // putSpec drafts a service whose spec is another: clients that saw the one before are told so when they update it.
@@ -69,6 +86,13 @@ func (b *board) drop(o state.Object) {
 }
 
 func (b *board) remember(o state.Object) {
+	if t, ok := o.(*state.Task); ok {
+		if i := b.tasks[t.ID]; i == nil || i.pass == b.pass {
+			return
+		}
+		b.draft.entries = append(b.draft.entries, draftEntry{o, b.get(o), b.draft.unit})
+		return
+	}
 	id := objectKey{o.Kind(), o.Key()}
 	if _, ok := b.draft.seen[id]; ok {
 		return
@@ -174,7 +198,10 @@ func (b *board) op(e draftEntry) (state.Op, bool) {
 	case e.was == nil:
 		return state.Op{Action: state.Create, Object: is}, true
 	}
-	_, spec := b.draft.specs[objectKey{is.Kind(), is.Key()}]
+	spec := false
+	if s, ok := is.(*state.Service); ok {
+		_, spec = b.draft.specs[objectKey{s.Kind(), s.Key()}]
+	}
 	return state.Op{Action: state.Update, Object: is, Expected: e.was.Head().Modified, SpecChange: spec}, true
 }
 

@@ -107,8 +107,13 @@ func (b *board) lost(t *state.Task) bool {
 func (n *nodeInfo) add(t *taskInfo) {
 	n.tasks[t.ID] = t
 	n.count(t, 1)
+	n.note(t.Task)
+}
+
+// note remembers a task that failed.
+func (n *nodeInfo) note(t *state.Task) {
 	if s := t.Status.State; s == swarm.TaskStateFailed || s == swarm.TaskStateRejected {
-		n.failed(revisionKey{t.ServiceID, t.SpecVersion}, endedAt(t.Task))
+		n.failed(revisionKey{t.ServiceID, t.SpecVersion}, endedAt(t))
 	}
 }
 

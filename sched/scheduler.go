@@ -26,50 +26,80 @@ func (s *scheduler) run() {
 	b := s.b
 	todo := b.freshTBD
 	if b.capacity {
-		todo = b.unassigned
+		todo = make([]*taskInfo, 0, len(b.unassigned))
+		for id := range b.unassigned {
+			todo = append(todo, b.tasks[id])
+		}
 	}
-	if len(todo) == 0 {
-		b.capacity = false
+	b.capacity, b.freshTBD = false, nil // before drafting: what drafts free is for the next pass
+	groups := grouped(todo)
+	if len(groups) == 0 {
 		return
 	}
-	groups := map[revisionKey][]*state.Task{}
-	for id := range todo {
-		t := b.tasks[id].Task
-		k := revisionKey{t.ServiceID, t.SpecVersion}
-		groups[k] = append(groups[k], t)
-	}
-	keys := slices.SortedFunc(maps.Keys(groups), func(x, y revisionKey) int {
-		return cmp.Or(cmp.Compare(x.service, y.service), cmp.Compare(x.version, y.version))
-	})
-	b.capacity = false // before drafting: what drafts free is for the next pass
 	s.roster, s.hopeless = newRoster(b), map[string]string{}
-	for _, k := range keys {
-		tasks := groups[k]
-		slices.SortFunc(tasks, func(x, y *state.Task) int {
-			return cmp.Or(cmp.Compare(x.Slot, y.Slot), cmp.Compare(x.NodeID, y.NodeID), cmp.Compare(x.ID, y.ID))
-		})
-		s.place(k, tasks)
+	for _, g := range groups {
+		s.place(g)
 	}
-	clear(b.freshTBD)
+	s.roster, s.hopeless = nil, nil
+}
+
+// group is tasks that are alike, those that were made for a node first, then by slot.
+type group struct {
+	rev   *revisionInfo
+	tasks []queued
+}
+
+// queued is a task with what it is sorted by most often.
+type queued struct {
+	slot int
+	task *taskInfo
+}
+
+// grouped sorts tasks that (still) wait for a node by what they follow.
+func grouped(todo []*taskInfo) []*group {
+	by := map[*revisionInfo]*group{}
+	var last *group
+	for _, i := range todo {
+		if i.waits != forNode || i.rev == nil {
+			continue
+		}
+		if last == nil || last.rev != i.rev {
+			if last = by[i.rev]; last == nil {
+				last = &group{rev: i.rev}
+				by[i.rev] = last
+			}
+		}
+		last.tasks = append(last.tasks, queued{i.Slot, i})
+	}
+	for _, g := range by {
+		slices.SortFunc(g.tasks, func(x, y queued) int {
+			if x.slot != y.slot {
+				return cmp.Compare(x.slot, y.slot)
+			}
+			return cmp.Or(cmp.Compare(x.task.NodeID, y.task.NodeID), cmp.Compare(x.task.ID, y.task.ID))
+		})
+		// One that waited, got a node, lost it in a refused batch and waits again may be listed twice.
+		g.tasks = slices.CompactFunc(g.tasks, func(x, y queued) bool { return x.task == y.task })
+	}
+	return slices.SortedFunc(maps.Values(by), func(x, y *group) int {
+		return cmp.Or(cmp.Compare(x.rev.ServiceID, y.rev.ServiceID), cmp.Compare(x.rev.SpecVersion, y.rev.SpecVersion))
+	})
 }
 
 // place finds nodes for tasks that are alike: all nodes are filtered once, then the best takes a task, is asked again and
 // goes back to its new rank. Tasks that were made for a node only have that one asked.
-func (s *scheduler) place(k revisionKey, tasks []*state.Task) {
-	b := s.b
-	r := b.service(k.service).revisions[k.version]
-	if r == nil {
-		return
-	}
-	for len(tasks) > 0 && tasks[0].NodeID != "" {
-		s.settle(r, tasks[0])
+func (s *scheduler) place(todo *group) {
+	b, r, tasks := s.b, todo.rev, todo.tasks
+	k := revisionKey{r.ServiceID, r.SpecVersion}
+	for len(tasks) > 0 && tasks[0].task.NodeID != "" {
+		s.settle(r, tasks[0].task.Task)
 		tasks = tasks[1:]
 	}
 	if len(tasks) == 0 {
 		return
 	}
 	if text, ok := s.hopeless[r.ask]; ok && r.maxReplicas == 0 {
-		s.refuse(tasks, text)
+		s.refuseAll(tasks, text)
 		return
 	}
 	j := newJudge(r, b.now)
@@ -81,7 +111,7 @@ func (s *scheduler) place(k revisionKey, tasks []*state.Task) {
 	}
 	for len(tasks) > 0 && !g.empty() {
 		n := g.best().node
-		s.assign(tasks[0], n, r)
+		s.assign(tasks[0].task.Task, n, r)
 		tasks = tasks[1:]
 		g.took(j.still(n), n.rank(k, b.now))
 	}
@@ -90,7 +120,7 @@ func (s *scheduler) place(k revisionKey, tasks []*state.Task) {
 		if r.maxReplicas == 0 { // else others that ask the same may still fit
 			s.hopeless[r.ask] = text
 		}
-		s.refuse(tasks, text)
+		s.refuseAll(tasks, text)
 	}
 }
 
@@ -113,7 +143,7 @@ func (s *scheduler) classFor(j *judge) *class {
 
 // placeFirst gives the first tasks to nodes that have none of the service and no failures: they rank before all others,
 // by how many tasks they have. What is left has the other nodes to choose from, which are the candidates returned.
-func (s *scheduler) placeFirst(j *judge, c *class, tasks []*state.Task) (*grove, []*state.Task) {
+func (s *scheduler) placeFirst(j *judge, c *class, tasks []queued) (*grove, []queued) {
 	k := revisionKey{j.r.ServiceID, j.r.SpecVersion}
 	g := newGrove(nil, placing)
 	for n := range c.walk {
@@ -125,7 +155,7 @@ func (s *scheduler) placeFirst(j *judge, c *class, tasks []*state.Task) (*grove,
 		}
 		r := n.rank(k, s.b.now)
 		if r.failures == 0 && r.same == 0 {
-			s.assign(tasks[0], n, j.r)
+			s.assign(tasks[0].task.Task, n, j.r)
 			tasks = tasks[1:]
 			if !j.still(n) {
 				continue
@@ -145,7 +175,7 @@ func (s *scheduler) settle(r *revisionInfo, t *state.Task) {
 		s.assign(t, n, r)
 		return
 	}
-	s.refuse([]*state.Task{t}, j.explain())
+	s.refuse(t, j.explain())
 }
 
 // candidates orders the nodes that may take a task, as the judge says.
@@ -177,13 +207,17 @@ func (s *scheduler) assign(t *state.Task, n *nodeInfo, r *revisionInfo) {
 	s.b.put(&c)
 }
 
-// refuse notes why tasks have no node, where that is not what they say already.
-func (s *scheduler) refuse(tasks []*state.Task, text string) {
+func (s *scheduler) refuseAll(tasks []queued, text string) {
 	for _, t := range tasks {
-		if t.Status.Err != text {
-			s.b.together()
-			s.b.setStatus(t, t.Status.State, t.Status.Message, text)
-		}
+		s.refuse(t.task.Task, text)
+	}
+}
+
+// refuse notes why a task has no node, if that is not what it says already.
+func (s *scheduler) refuse(t *state.Task, text string) {
+	if t.Status.Err != text {
+		s.b.together()
+		s.b.setStatus(t, t.Status.State, t.Status.Message, text)
 	}
 }
 

@@ -9,38 +9,145 @@ import (
 	"github.com/meshswarm/meshswarm/raft/state"
 )
 
-// taskInfo is a task with what it was counted with.
+// taskInfo is a task with what it was counted with. There is one as long as the task is on the board.
 type taskInfo struct {
 	*state.Task
-	rev *revisionInfo // nil if unknown
+	rev   *revisionInfo // nil if unknown
+	waits waiting       // as it was counted
+	pass  int           // the last pass that drafted a change of it
+}
+
+// waiting is what a task waits for the leader to do.
+type waiting int
+
+const (
+	forNothing waiting = iota
+	forAddress
+	forNode
+	forRemoval
+)
+
+func waitsFor(t *state.Task) waiting {
+	switch at := state.Rank(t.Status.State); {
+	case live(t) && at < state.Rank(swarm.TaskStatePending):
+		return forAddress
+	case live(t) && at < state.Rank(swarm.TaskStateAssigned):
+		return forNode
+	case state.Rank(t.DesiredState) >= state.Rank(swarm.TaskStateRemove) && (state.Terminal(t.Status.State) || at < state.Rank(swarm.TaskStateAssigned)):
+		return forRemoval
+	}
+	return forNothing
+}
+
+// queue puts a task into the set of those that wait for the same.
+func (b *board) queue(i *taskInfo) {
+	switch i.waits = waitsFor(i.Task); i.waits {
+	case forAddress:
+		b.unallocated[i.ID] = struct{}{}
+		b.freshNew[i.ID] = struct{}{}
+	case forNode:
+		b.unassigned[i.ID] = struct{}{}
+		b.freshTBD = append(b.freshTBD, i)
+	case forRemoval:
+		b.reapable[i.ID] = struct{}{}
+	}
+}
+
+func (b *board) unqueue(i *taskInfo) {
+	switch i.waits {
+	case forAddress:
+		delete(b.unallocated, i.ID)
+		delete(b.freshNew, i.ID)
+	case forNode:
+		delete(b.unassigned, i.ID)
+	case forRemoval:
+		delete(b.reapable, i.ID)
+	}
+	i.waits = forNothing
 }
 
 // setTask replaces a task and moves everything that is counted by tasks.
 func (b *board) setTask(id string, t *state.Task) {
-	old := b.tasks[id]
-	if old != nil {
-		b.uncount(old)
+	i := b.tasks[id]
+	switch {
+	case t == nil && i == nil:
+	case t == nil:
+		b.uncount(i)
 		delete(b.tasks, id)
-	}
-	b.markTask(old, t)
-	if t == nil {
-		if old != nil {
-			s := b.service(old.ServiceID)
-			if p := s.places[old.Place()]; len(p.tasks) == 0 {
-				s.counts[p.stand]--
-				delete(s.places, old.Place())
-			}
-			b.forget(s)
+		b.markTask(i.Task, nil)
+		s := b.service(i.ServiceID)
+		if p := s.places[i.Place()]; len(p.tasks) == 0 {
+			s.counts[p.stand]--
+			delete(s.places, i.Place())
 		}
+		b.forget(s)
+	case i == nil:
+		b.markTask(nil, t)
+		i = &taskInfo{Task: t, rev: b.service(t.ServiceID).revisions[t.SpecVersion]}
+		b.tasks[id] = i
+		b.count(i)
+	case b.small(i.Task, t) && i.rev == b.services[t.ServiceID].revisions[t.SpecVersion]:
+		b.markTask(i.Task, t)
+		b.exchange(i, t)
+	default:
+		b.uncount(i)
+		b.markTask(i.Task, t)
+		if r := b.service(t.ServiceID).revisions[t.SpecVersion]; r != nil {
+			i.rev = r
+		}
+		i.Task = t
+		b.count(i)
+	}
+}
+
+// small tells whether a task changed so that only its node's counts and what it waits for may be others. Most changes are
+// so: it got a node, its state moved on, the store said that it has the leader's change.
+func (b *board) small(old, t *state.Task) bool {
+	if old.SpecVersion != t.SpecVersion || old.Place() != t.Place() || old.NodeID != t.NodeID && old.NodeID != "" {
+		return false
+	}
+	if tasks := b.services[t.ServiceID].tasksIn(t.Place()); len(tasks) > 1 && (old.Version != t.Version || !old.CreatedAt.Equal(t.CreatedAt)) {
+		return false // it may be another's turn to be the oldest
+	}
+	if len(old.Networks) == 0 && len(t.Networks) == 0 {
+		return true
+	}
+	return state.Terminal(old.Status.State) == state.Terminal(t.Status.State) && slices.EqualFunc(old.Networks, t.Networks, func(x, y state.Attachment) bool {
+		return x.NetworkID == y.NetworkID && slices.Equal(x.Addresses, y.Addresses)
+	})
+}
+
+// exchange puts the next version of a task, which is a small change, in place of the one before.
+func (b *board) exchange(i *taskInfo, t *state.Task) {
+	old := i.Task
+	p := b.services[t.ServiceID].places[t.Place()]
+	tasks := make([]*state.Task, len(p.tasks))
+	copy(tasks, p.tasks)
+	tasks[slices.Index(tasks, old)] = t
+	p.tasks = tasks
+	if waitsFor(t) != i.waits {
+		b.unqueue(i)
+		i.Task = t
+		b.queue(i)
+		i.Task = old
+	}
+	if t.NodeID == "" {
+		i.Task = t
 		return
 	}
-	s := b.service(t.ServiceID)
-	i := &taskInfo{Task: t, rev: s.revisions[t.SpecVersion]}
-	if i.rev == nil && old != nil {
-		i.rev = old.rev
+	n := b.node(t.NodeID)
+	if old.NodeID == "" {
+		i.Task = t
+		n.add(i)
+	} else {
+		n.count(i, -1)
+		i.Task = t
+		n.count(i, 1)
+		n.note(t)
 	}
-	b.tasks[id] = i
-	b.count(i)
+	if n.node == nil && !state.Terminal(t.Status.State) {
+		b.deserted[t.NodeID] = struct{}{}
+	}
 }
 
 func (b *board) count(i *taskInfo) {
@@ -75,17 +182,7 @@ func (b *board) count(i *taskInfo) {
 			}
 		}
 	}
-	assigned := state.Rank(t.Status.State) >= state.Rank(swarm.TaskStateAssigned)
-	switch {
-	case live(t) && !assigned && state.Rank(t.Status.State) < state.Rank(swarm.TaskStatePending):
-		b.unallocated[t.ID] = struct{}{}
-		b.freshNew[t.ID] = struct{}{}
-	case live(t) && !assigned:
-		b.unassigned[t.ID] = struct{}{}
-		b.freshTBD[t.ID] = struct{}{}
-	case state.Rank(t.DesiredState) >= state.Rank(swarm.TaskStateRemove) && (ended || !assigned):
-		b.reapable[t.ID] = struct{}{}
-	}
+	b.queue(i)
 	if n := b.nodes[t.NodeID]; t.NodeID != "" && !ended && n.node == nil {
 		b.deserted[t.NodeID] = struct{}{}
 	}
@@ -116,21 +213,18 @@ func (b *board) uncount(i *taskInfo) {
 			}
 		}
 	}
-	for _, m := range []set{b.unallocated, b.unassigned, b.reapable, b.freshNew, b.freshTBD} {
-		delete(m, t.ID)
-	}
+	b.unqueue(i)
 }
 
 // markTask asks for attention where a change of a task needs it.
-func (b *board) markTask(i *taskInfo, t *state.Task) {
-	if i == nil {
+func (b *board) markTask(old, t *state.Task) {
+	if old == nil {
 		if t != nil {
 			b.touchPlace(t.ServiceID, t.Place())
 			b.crowded[placeKey{t.ServiceID, t.Place()}] = struct{}{}
 		}
 		return
 	}
-	old := i.Task
 	if t == nil {
 		b.touchPlace(old.ServiceID, old.Place())
 		b.capacity = true
