@@ -23,15 +23,9 @@ type AssignIndex struct {
 	ingress  string // network ID, "" if there is none
 	networks map[string]state.AssignedNetwork
 	nodes    map[string]state.AssignedNode
-	services []indexedService
+	services []*serviceBody
 	// endpoints by network; those of published ports are in the ingress network.
 	endpoints map[string][]indexedEndpoint
-}
-
-type indexedService struct {
-	state.AssignedService
-	networks  []string
-	published bool
 }
 
 type indexedEndpoint struct {
@@ -54,7 +48,7 @@ func NewAssignIndex(v state.View) *AssignIndex {
 		}
 	}
 	for _, n := range v.Nodes() {
-		x.nodes[n.ID] = state.AssignedNode{ID: n.ID, Hostname: n.Description.Hostname, Mesh: n.Mesh, ControlAddr: n.ControlAddr, Down: down(n)}
+		x.nodes[n.ID] = assignedNode(n)
 	}
 	for _, s := range v.Services() {
 		x.addService(s)
@@ -63,6 +57,10 @@ func NewAssignIndex(v state.View) *AssignIndex {
 		x.addTask(t)
 	}
 	return x
+}
+
+func assignedNode(n *state.Node) state.AssignedNode {
+	return state.AssignedNode{ID: n.ID, Hostname: n.Description.Hostname, Mesh: n.Mesh, ControlAddr: n.ControlAddr, Down: down(n)}
 }
 
 func assignedNetwork(n *state.Network) state.AssignedNetwork {
@@ -82,64 +80,81 @@ func assignedNetwork(n *state.Network) state.AssignedNetwork {
 }
 
 func (x *AssignIndex) addService(s *state.Service) {
-	if s.PendingDelete {
-		return
+	if b := newServiceBody(s); b != nil {
+		x.services = append(x.services, b)
 	}
-	i := indexedService{AssignedService: state.AssignedService{ID: s.ID, Name: s.Spec.Name, Ports: s.Endpoint.Ports}}
-	i.published = len(s.Endpoint.Ports) > 0
+}
+
+// newServiceBody is nil for a service that nobody is told of.
+func newServiceBody(s *state.Service) *serviceBody {
+	if s == nil || s.PendingDelete {
+		return nil
+	}
+	b := &serviceBody{AssignedService: state.AssignedService{ID: s.ID, Name: s.Spec.Name, Ports: s.Endpoint.Ports}}
+	b.published = len(s.Endpoint.Ports) > 0
 	for _, vip := range s.Endpoint.VirtualIPs {
 		if a := addrOf(vip.Addr); a.IsValid() {
-			if i.VIPs == nil {
-				i.VIPs = map[string][]netip.Addr{}
+			if b.VIPs == nil {
+				b.VIPs = map[string][]netip.Addr{}
 			}
-			i.VIPs[vip.NetworkID] = append(i.VIPs[vip.NetworkID], a)
-			i.addNetwork(vip.NetworkID)
+			b.VIPs[vip.NetworkID] = append(b.VIPs[vip.NetworkID], a)
+			b.addNetwork(vip.NetworkID)
 		}
 	}
 	for _, a := range attachments(s.Spec.TaskTemplate) {
-		i.addNetwork(a.Target)
+		b.addNetwork(a.Target)
 		if len(a.Aliases) > 0 {
-			if i.Aliases == nil {
-				i.Aliases = map[string][]string{}
+			if b.Aliases == nil {
+				b.Aliases = map[string][]string{}
 			}
-			i.Aliases[a.Target] = a.Aliases
+			b.Aliases[a.Target] = a.Aliases
 		}
 	}
-	x.services = append(x.services, i)
+	return b
 }
 
-func (i *indexedService) addNetwork(id string) {
-	if !slices.Contains(i.networks, id) {
-		i.networks = append(i.networks, id)
+func (b *serviceBody) addNetwork(id string) {
+	if !slices.Contains(b.in, id) {
+		b.in = append(b.in, id)
 	}
 }
 
 func (x *AssignIndex) addTask(t *state.Task) {
-	n, ok := x.nodes[t.NodeID]
-	if !ok || n.Down || len(t.Networks) == 0 {
+	e := newEndpointBody(x.view, t)
+	if e == nil {
 		return
 	}
-	s := x.view.Service(t.ServiceID)
+	i := indexedEndpoint{e.endpoint(), e.published}
+	for _, id := range e.in {
+		x.endpoints[id] = append(x.endpoints[id], i)
+	}
+}
+
+// newEndpointBody is nil for a task that nobody is told of.
+func newEndpointBody(v state.View, t *state.Task) *endpointBody {
+	if t == nil || t.NodeID == "" || len(t.Networks) == 0 {
+		return nil
+	}
+	n := v.Node(t.NodeID)
+	if n == nil || down(n) {
+		return nil
+	}
+	s := v.Service(t.ServiceID)
 	st, ok := endpointState(t, s)
 	if !ok {
-		return
+		return nil
 	}
-	e := indexedEndpoint{Endpoint: state.Endpoint{
-		TaskID: t.ID, ServiceID: t.ServiceID, NodeID: t.NodeID, Slot: t.Slot, Name: t.Name(), State: st,
-		Addrs: make(map[string][]netip.Addr, len(t.Networks)),
-	}}
-	if r := x.view.Revision(t.ServiceID, t.SpecVersion); r != nil {
-		e.Hostname = x.hostname(t, s, r.Spec.ContainerSpec)
+	e := &endpointBody{task: t, state: st}
+	if r := v.Revision(t.ServiceID, t.SpecVersion); r != nil {
+		e.hostname = hostname(t, n, s, r.Spec.ContainerSpec)
 		e.published, _ = publishes(r.Endpoint)
 	}
 	for _, l := range t.Networks {
-		for _, p := range l.Addresses {
-			e.Addrs[l.NetworkID] = append(e.Addrs[l.NetworkID], p.Addr())
+		if len(l.Addresses) > 0 && !slices.Contains(e.in, l.NetworkID) {
+			e.in = append(e.in, l.NetworkID)
 		}
 	}
-	for id := range e.Addrs {
-		x.endpoints[id] = append(x.endpoints[id], e)
-	}
+	return e
 }
 
 // endpointState tells how others see a task; false if they do not.
@@ -157,9 +172,8 @@ func endpointState(t *state.Task, s *state.Service) (state.EndpointState, bool) 
 }
 
 // hostname is what the container calls itself. One that cannot be worked out is none here; the node refuses its task.
-func (x *AssignIndex) hostname(t *state.Task, s *state.Service, c *swarm.ContainerSpec) string {
-	n := x.view.Node(t.NodeID)
-	if c == nil || c.Hostname == "" || n == nil {
+func hostname(t *state.Task, n *state.Node, s *state.Service, c *swarm.ContainerSpec) string {
+	if c == nil || c.Hostname == "" {
 		return ""
 	}
 	var labels map[string]string
@@ -185,6 +199,7 @@ func (x *AssignIndex) Assign(nodeID string) state.Assignments {
 	if x.ingress != "" {
 		out.Networks[x.ingress] = x.networks[x.ingress]
 	}
+	knows := func(id string) bool { _, ok := out.Networks[id]; return ok }
 	own := set{} // networks in which the node has tasks
 	for _, t := range x.view.TasksByNode(nodeID) {
 		if state.Rank(t.Status.State) < state.Rank(swarm.TaskStateAssigned) {
@@ -202,8 +217,8 @@ func (x *AssignIndex) Assign(nodeID string) state.Assignments {
 		}
 	}
 	for _, s := range x.services {
-		if s.published || slices.ContainsFunc(s.networks, func(id string) bool { _, ok := own[id]; return ok }) {
-			out.Services[s.ID] = s.within(out.Networks)
+		if s.published || slices.ContainsFunc(s.in, func(id string) bool { _, ok := own[id]; return ok }) {
+			out.Services[s.ID] = s.value(knows).(state.AssignedService)
 		}
 	}
 	for id := range out.Networks {
@@ -214,7 +229,9 @@ func (x *AssignIndex) Assign(nodeID string) state.Assignments {
 				continue
 			}
 			if _, done := out.Endpoints[e.TaskID]; !done {
-				out.Endpoints[e.TaskID] = e.within(out.Networks)
+				row := e.Endpoint
+				row.Addrs = only(row.Addrs, knows)
+				out.Endpoints[e.TaskID] = row
 			}
 		}
 	}
@@ -222,43 +239,33 @@ func (x *AssignIndex) Assign(nodeID string) state.Assignments {
 }
 
 func (x *AssignIndex) task(t *state.Task) state.AssignedTask {
-	a := state.AssignedTask{Task: *t}
-	if r := x.view.Revision(t.ServiceID, t.SpecVersion); r != nil {
-		a.Spec, a.EndpointSpec = r.Spec, r.Endpoint
-	}
+	var labels map[string]string
 	if s := x.view.Service(t.ServiceID); s != nil {
-		a.ServiceLabels = s.Spec.Labels
+		labels = s.Spec.Labels
+	}
+	return assignedTask(t, x.view.Revision(t.ServiceID, t.SpecVersion), labels)
+}
+
+func assignedTask(t *state.Task, r *state.Revision, labels map[string]string) state.AssignedTask {
+	a := state.AssignedTask{Task: *t, ServiceLabels: labels}
+	if r != nil {
+		a.Spec, a.EndpointSpec = r.Spec, r.Endpoint
 	}
 	return a
 }
 
-// within leaves out what is in networks that the node does not know.
-func (i *indexedService) within(networks map[string]state.AssignedNetwork) state.AssignedService {
-	s := i.AssignedService
-	s.VIPs, s.Aliases = only(s.VIPs, networks), only(s.Aliases, networks)
-	return s
-}
-
-func (e *indexedEndpoint) within(networks map[string]state.AssignedNetwork) state.Endpoint {
-	out := e.Endpoint
-	out.Addrs = only(out.Addrs, networks)
-	return out
-}
-
-// only returns m, or a copy without the keys that are not in keep.
-func only[V any](m map[string]V, keep map[string]state.AssignedNetwork) map[string]V {
+// only returns m, or a copy without the keys that are not to be known.
+func only[V any](m map[string]V, knows func(string) bool) map[string]V {
 	all := true
 	for k := range m {
-		if _, ok := keep[k]; !ok {
-			all = false
-		}
+		all = all && knows(k)
 	}
 	if all {
 		return m
 	}
 	out := map[string]V{}
 	for k, v := range m {
-		if _, ok := keep[k]; ok {
+		if knows(k) {
 			out[k] = v
 		}
 	}

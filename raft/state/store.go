@@ -102,7 +102,7 @@ func (s *Store) Apply(index uint64, b Batch) error {
 	if err != nil {
 		return err
 	}
-	s.publish(Commit{Index: index, Changes: changes})
+	s.publish(Commit{Index: index, Changes: changes, View: s.view()})
 	return nil
 }
 

@@ -18,6 +18,8 @@ type Change struct{ Old, New Object }
 type Commit struct {
 	Index   uint64
 	Changes []Change
+	// View is the store just after the batch.
+	View View
 }
 
 // link is one element of the list of commits. It is empty until the commit comes; then commit and next are set, never to
