@@ -39,7 +39,7 @@ func ask(ctx context.Context, node *client.Client, method, path string, into any
 		if json.Unmarshal(body, &answer) != nil || answer.Message == "" {
 			answer.Message = fmt.Sprintf("the node answers %s to %s %s", response.Status, method, path)
 		}
-		return errors.New(answer.Message)
+		return errors.New("Error response from daemon: " + answer.Message) // as Docker's client says it
 	}
 	if into == nil {
 		return nil

@@ -116,8 +116,11 @@ func (w *convergence) step(ctx context.Context) (done bool, err error) {
 
 // see asks for the tasks and the nodes.
 func (w *convergence) see(ctx context.Context, s *scene) error {
-	tasks, err := w.node.TaskList(ctx, swarm.TaskListOptions{Filters: filters.NewArgs(
-		filters.Arg("service", s.service.ID), filters.Arg("_up-to-date", "true"))})
+	filter := filters.NewArgs(filters.Arg("service", s.service.ID))
+	if !isJob(s.service) { // of a job the iteration tells; _up-to-date would number its slots from 0, for the docker command
+		filter.Add("_up-to-date", "true")
+	}
+	tasks, err := w.node.TaskList(ctx, swarm.TaskListOptions{Filters: filter})
 	if err != nil {
 		return err
 	}

@@ -168,14 +168,18 @@ func (w *convergence) inOrder(s *scene, tasks map[place]swarm.Task) []place {
 	})
 }
 
+// prepared is the worker's own word for a task that is ready, and says nothing more.
+const prepared = "prepared"
+
 // taskLine is what a place's line says: why it is not well, what it waits for, or how far it is.
 func taskLine(t swarm.Task) string {
 	const width = 75
+	held := t.DesiredState == swarm.TaskStateReady && t.Status.State == swarm.TaskStateReady
+	if held && t.Status.Message != "" && t.Status.Message != prepared {
+		return ellipsis(fmt.Sprintf("%-9s %s", t.Status.State, t.Status.Message), width) // how long it is held back
+	}
 	if t.Status.Err != "" && t.Status.State != swarm.TaskStateRunning {
 		return ellipsis(strings.ReplaceAll(t.Status.Err, "\n", " "), width)
-	}
-	if t.DesiredState == swarm.TaskStateReady && t.Status.Message != "" {
-		return ellipsis(fmt.Sprintf("%-9s %s", t.Status.State, t.Status.Message), width) // held until it may start
 	}
 	goal := swarm.TaskStateRunning
 	if t.DesiredState == swarm.TaskStateComplete {

@@ -16,7 +16,7 @@ func (p *program) serviceCommand() *cli.Command {
 	return &cli.Command{
 		Name: "service", Usage: "Manage services",
 		Subcommands: []*cli.Command{
-			p.serviceCreate(), p.serviceInspect(), p.serviceLogs(), p.serviceList(), p.servicePs(),
+			p.serviceCreate(), p.serviceExplain(), p.serviceInspect(), p.serviceLogs(), p.serviceList(), p.servicePs(),
 			p.serviceRebalance(), p.serviceRemove(), p.serviceRollback(), p.serviceScale(), p.serviceUpdate(),
 		},
 	}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/docker/client"
+	"github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshswarm/meshswarm/sched"
+)
+
+func (p *program) serviceExplain() *cli.Command {
+	var format string
+	return &cli.Command{
+		Name: "explain", Usage: "Explain where the tasks of a service may run, and what keeps them from it", ArgsUsage: "SERVICE",
+		Description: "The first lines say how it is; then what is not as wanted and why; then each node: when it would get a task of\n" +
+			"the service (ORDER 1 is next), how many tasks it has, and what speaks against it.",
+		Flags: []cli.Flag{flagString(&format, "format,f", inspectUsage)},
+		Action: p.onNode(1, func(c *cli.Context, node *client.Client) error {
+			if err := exactArgs(c, 1); err != nil {
+				return err
+			}
+			render, err := inspectRenderer(format)
+			if err != nil {
+				return &statusError{64, err}
+			}
+			var raw json.RawMessage
+			if err := ask(c.Context, node, http.MethodGet, "/meshswarm/services/"+url.PathEscape(c.Args().First())+"/explain", &raw); err != nil {
+				return err
+			}
+			if format == "json" {
+				_, err := fmt.Fprintln(p.out, string(raw))
+				return err
+			}
+			var e sched.Explanation
+			if err := json.Unmarshal(raw, &e); err != nil {
+				return fmt.Errorf("read the node's explanation: %w", err)
+			}
+			if render != nil {
+				return render(p, e, raw)
+			}
+			return p.printExplanation(&e)
+		}),
+	}
+}
+
+func (p *program) printExplanation(e *sched.Explanation) error {
+	fmt.Fprintf(p.out, "%s (%s): %s; %s.\n", e.Service, e.Mode, progressOf(e), strings.TrimSuffix(e.Summary, "."))
+	if u := e.Update; u != nil && u.State != "" {
+		fmt.Fprintf(p.out, "Update: %s (%s)\n", u.State, u.Message)
+	}
+	if r := e.Rebalance; r != nil {
+		fmt.Fprintf(p.out, "Rebalance: %d %s to move\n", len(r.Tasks), plural(len(r.Tasks), "task"))
+	}
+	table := tabwriter.NewWriter(p.out, 6, 1, 3, ' ', 0)
+	if len(e.Tasks) > 0 {
+		fmt.Fprintln(p.out, "\nNot as wanted:")
+		fmt.Fprintln(table, "TASK\tNODE\tSTATE\tNEXT LOOK\tREASON")
+		for _, t := range e.Tasks {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", explainedTask(e, t), orDash(t.Node), orDash(string(t.State)), fromNow(t.Next), oneLine(t.Reason))
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(p.out, "\nNodes:")
+	columns := []string{"NODE", "ORDER", "ITS TASKS", "ALL TASKS", "FAILURES", "REASON"}
+	spread := len(e.Spread) > 0
+	if spread {
+		columns = append(columns[:2], append([]string{"SPREAD"}, columns[2:]...)...)
+	}
+	fmt.Fprintln(table, strings.Join(columns, "\t"))
+	for _, n := range e.Nodes {
+		order := "-"
+		if n.Order > 0 {
+			order = fmt.Sprint(n.Order)
+		}
+		cells := []string{cmp.Or(n.Hostname, n.ID), order, fmt.Sprint(n.ServiceTasks), fmt.Sprint(n.Tasks), fmt.Sprint(n.Failures), nodeVerdict(n)}
+		if spread {
+			cells = append(cells[:2], append([]string{branchOf(e.Spread, n)}, cells[2:]...)...)
+		}
+		fmt.Fprintln(table, strings.Join(cells, "\t"))
+	}
+	return table.Flush()
+}
+
+// progressOf is how far the service is.
+func progressOf(e *sched.Explanation) string {
+	switch e.Mode {
+	case "replicated-job", "global-job":
+		return fmt.Sprintf("%d of %d tasks completed, %d %s", e.Completed, e.Wanted, e.Running, verb(e.Running, "runs", "run"))
+	case "global":
+		return fmt.Sprintf("a task runs on %d of %d nodes that shall have one", e.Running, e.Wanted)
+	}
+	return fmt.Sprintf("%d of %d tasks %s", e.Running, e.Wanted, verb(e.Running, "runs", "run"))
+}
+
+func verb(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// explainedTask names a task as service ps does.
+func explainedTask(e *sched.Explanation, t sched.TaskExplanation) string {
+	switch {
+	case t.Slot != 0:
+		return fmt.Sprintf("%s.%d", e.Service, t.Slot)
+	case t.Node != "" || t.NodeID != "":
+		return e.Service + "." + cmp.Or(t.Node, t.NodeID)
+	}
+	return "-"
+}
+
+// nodeVerdict is what speaks against a node, or that nothing does.
+func nodeVerdict(n sched.NodeExplanation) string {
+	var against []string
+	for _, f := range n.Filters {
+		if !f.OK {
+			against = append(against, oneLine(cmp.Or(f.Detail, "refused by filter "+f.Filter)))
+		}
+	}
+	switch {
+	case len(against) > 0:
+		return strings.Join(against, "; ")
+	case !n.Fits && n.HeldUntil != nil:
+		return "gets no new tasks because it went down repeatedly, until " + fromNow(n.HeldUntil)
+	case !n.Fits:
+		return "does not fit"
+	}
+	return "fits"
+}
+
+// branchOf writes a node's place in the spread: "zone=a (3), row=2 (1)", each with the number of the service's tasks there.
+func branchOf(spread []string, n sched.NodeExplanation) string {
+	var words []string
+	for i, over := range spread {
+		if i >= len(n.Branch) {
+			break
+		}
+		label := over
+		for _, prefix := range []string{"node.labels.", "engine.labels."} {
+			label = strings.TrimPrefix(label, prefix)
+		}
+		word := label + "=" + n.Branch[i]
+		if n.Branch[i] == "" {
+			word = "no " + label
+		}
+		if i < len(n.BranchTasks) {
+			word += fmt.Sprintf(" (%d)", n.BranchTasks[i])
+		}
+		words = append(words, word)
+	}
+	return orDash(strings.Join(words, ", "))
+}
+
+// fromNow is a time as people say it, "-" for none.
+func fromNow(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	if left := time.Until(*t).Round(time.Second); left > 0 {
+		return "in " + strings.ToLower(units.HumanDuration(left))
+	}
+	return "now"
+}
+
+func orDash(s string) string { return cmp.Or(s, "-") }
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
