@@ -129,7 +129,7 @@ func (s *scenario) command(f []string) string {
 			}
 		}
 		s.settle()
-	case "crash": // crash SERVICE.SLOT TIMES: it fails at once, time after time; prints how long each restart took
+	case "crash": // crash SERVICE.SLOT|SERVICE.NODE TIMES: it fails at once, time after time; prints how long each restart took
 		return s.crash(f[1], f[2])
 	case "rollback":
 		s.rollback(f[1])
