@@ -8,6 +8,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 help:
 	@echo "make demo    prepare what is missing, start three nodes, deploy the example, show failures and recovery"
 	@echo "make test    all tests, the integration tests with a Docker engine among them"
+	@echo "make sim     the whole control loop with 1,000 simulated nodes and 20,000 tasks; SIM='-agents 100 -tasks 2000' for others"
 	@echo "make build   bin/meshswarm, one static program"
 	@echo "make setup   make sure that a Docker engine is reachable (installs and starts one if it may)"
 	@echo "make images  make the example images, without a registry"
@@ -29,6 +30,11 @@ demo:
 
 test: build
 	scripts/test.sh
+
+SIM ?= -agents 1000 -tasks 20000
+
+sim:
+	go test ./integration/sim -run TestControlLoop -count 1 -timeout 60m -v -args -slack 1 -patience 20m -report RESULTS.md $(SIM)
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted"; exit 1; }

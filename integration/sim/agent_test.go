@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
@@ -40,7 +40,7 @@ type agent struct {
 	line     *line
 	facts    dispatch.Facts
 	witness  bool // keeps all it is told
-	log      *slog.Logger
+	slack    time.Duration
 
 	stop func() error // of the present life; nil while there is none
 
@@ -52,10 +52,10 @@ type agent struct {
 	heard     int // assignments heard of
 }
 
-func newAgent(t testing.TB, i int, authority *secrets.Authority, managers []string, w *world, witness bool, log *slog.Logger) *agent {
+func newAgent(t testing.TB, i int, authority *secrets.Authority, managers []string, w *world, witness bool, slack time.Duration) *agent {
 	t.Helper()
 	a := &agent{
-		t: t, id: fmt.Sprintf("node%05d", i), engine: newEngine(w), line: newLine(i), witness: witness, log: log,
+		t: t, id: fmt.Sprintf("node%05d", i), engine: newEngine(w), line: newLine(i), witness: witness, slack: slack,
 	}
 	for k := range managers {
 		a.managers = append(a.managers, managers[(i+k)%len(managers)])
@@ -92,7 +92,8 @@ func (a *agent) start() {
 	}
 	client, err := dispatch.NewClient(dispatch.ClientConfig{
 		RPC: conn, Managers: func() []string { return a.managers }, Facts: func() dispatch.Facts { return a.facts },
-		Handler: a, Patch: a.patch, Connected: a.noteConnected, Logger: a.log,
+		Handler: a, Patch: a.patch, Connected: a.noteConnected,
+		Period: a.slack * dispatch.DefaultPeriod, Timeout: a.slack * dispatch.DefaultTimeout,
 	})
 	if err != nil {
 		a.t.Fatal(err)

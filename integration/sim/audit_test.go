@@ -14,8 +14,8 @@ import (
 //   - a task's desired and observed state only grow, and its node, slot and service never change;
 //   - no address of a network has two owners among tasks that have not ended and virtual IPs;
 //   - no published port has two services;
-//   - no slot has two tasks that run, or two where an update may start the new one first. Nodes that were ever lost do not
-//     count: nobody can promise what runs there.
+//   - no slot has two tasks that run, or three where an update may start the new one first. Nodes that were ever lost, or
+//     given up by mistake on a busy machine, do not count: nobody can promise what runs there.
 //
 // It also counts what runs, so that nobody has to walk the store to know.
 type audit struct {
@@ -61,6 +61,11 @@ func (a *audit) begin(v state.View) {
 	}
 	a.index = v.Index()
 	a.restarts++
+	for _, n := range v.Nodes() {
+		if n.Status.State == swarm.NodeStateDown {
+			a.world.giveUp(n.ID)
+		}
+	}
 	for _, s := range v.Services() {
 		a.service(nil, s)
 	}
@@ -102,6 +107,11 @@ func (a *audit) commit(c state.Commit) {
 			if is := a.services[key]; is != nil {
 				a.service(is, nil)
 			}
+		case *state.Node:
+			if o.Status.State == swarm.NodeStateDown {
+				a.world.giveUp(o.ID)
+			}
+			continue
 		default:
 			continue
 		}

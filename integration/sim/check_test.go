@@ -29,6 +29,7 @@ func (s *simulation) checkAll() {
 		s.report.Store.MostTasks = max(s.report.Store.MostTasks, a.maxTasks)
 	}
 	s.complain(s.world.all())
+	s.report.FalselyDown = s.world.falselyDown()
 }
 
 func (s *simulation) complain(list []string, n int) {

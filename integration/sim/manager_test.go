@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -29,6 +30,7 @@ type manager struct {
 	sealer   *rafttest.Sealer
 	world    *world
 	conns    int // allowed on the control port
+	slack    time.Duration
 	log      *slog.Logger
 	// first is the swarm's first batch, for the manager that creates it.
 	first *state.Batch
@@ -89,13 +91,14 @@ func (m *manager) construct() (*life, error) {
 	}
 	l.raft, err = raft.New(raft.Config{
 		NodeID: m.id, Addr: m.addr, Dir: m.dir, Store: l.store, Stream: l.server.RaftStream(m.addr, l.client), Sealer: m.sealer,
-		Bootstrap: m.first != nil, Logger: m.log,
+		Bootstrap: m.first != nil, Logger: m.log, HeartbeatTimeout: m.slack * time.Second, ElectionTimeout: m.slack * time.Second,
 	})
 	if err != nil {
 		return nil, err
 	}
 	l.dispatcher, err = dispatch.New(dispatch.Config{
 		Store: l.store, Proposer: l.raft, Diff: sched.Diff, Logger: m.log,
+		Period: m.slack * dispatch.DefaultPeriod, Timeout: m.slack * dispatch.DefaultTimeout,
 		Index:  func(v state.View) func(string) state.Assignments { return sched.NewAssignIndex(v).Assign },
 		Leader: func() string { _, addr := l.raft.Leader(); return addr },
 	})

@@ -13,6 +13,7 @@ type options struct {
 	patience                      time.Duration
 	report                        string
 	verbose                       bool
+	slack                         int
 }
 
 var flags options
@@ -26,6 +27,7 @@ func init() {
 	flag.IntVar(&flags.witnesses, "witnesses", 5, "nodes that keep all they are told, to be compared with the store at the end")
 	flag.DurationVar(&flags.patience, "patience", 3*time.Minute, "how long any step may take")
 	flag.StringVar(&flags.report, "report", "", "write the report to this file, and as JSON beside it")
+	flag.IntVar(&flags.slack, "slack", defaultSlack, "by how much the periods and timeouts of raft and sessions are longer than the product's")
 	flag.BoolVar(&flags.verbose, "sim.v", false, "log what the managers' rooms say")
 }
 

@@ -21,6 +21,8 @@ type report struct {
 	Times   []timing
 	Memory  memory
 	Store   storeFigures
+	// FalselyDown is the number of nodes that the managers gave up though they lived: the machine was too busy.
+	FalselyDown int
 
 	mu sync.Mutex
 }
@@ -29,6 +31,8 @@ type machine struct {
 	CPU, OS, Go string
 	CPUs        int
 	MemoryBytes uint64
+	// Load is the load average before the run: what other programs took of the processors.
+	Load string
 }
 
 type sizes struct {
@@ -65,6 +69,9 @@ func newReport(o options) *report {
 func describeMachine() machine {
 	m := machine{OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), CPUs: runtime.NumCPU()}
 	m.CPU = procField("/proc/cpuinfo", "model name")
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		m.Load, _, _ = strings.Cut(string(text), " ")
+	}
 	m.MemoryBytes = kilobytes(procField("/proc/meminfo", "MemTotal"))
 	return m
 }
@@ -166,8 +173,8 @@ func (r *report) table() string {
 	defer r.mu.Unlock()
 	var b strings.Builder
 	m, z := r.Machine, r.Size
-	fmt.Fprintf(&b, "%d nodes, %d tasks in %d services, %d managers, all in one process on %d × %s, %s memory, %s, %s.\n\n",
-		z.Nodes, z.Tasks, z.Services, z.Managers, m.CPUs, m.CPU, size(m.MemoryBytes), m.OS, m.Go)
+	fmt.Fprintf(&b, "%d nodes, %d tasks in %d services, %d managers, all in one process on %d × %s, %s memory, %s, %s; load average before the run %s.\n\n",
+		z.Nodes, z.Tasks, z.Services, z.Managers, m.CPUs, m.CPU, size(m.MemoryBytes), m.OS, m.Go, m.Load)
 	fmt.Fprintf(&b, "Update: %d replicas, %d at a time. Lost at once: %d nodes.\n\n", z.UpdatedReplicas, z.Parallelism, z.NodesLost)
 	b.WriteString("| what | time, s | CPU, s |\n|---|---:|---:|\n")
 	for _, t := range r.Times {
@@ -185,6 +192,7 @@ func (r *report) table() string {
 	}{
 		{"peak resident set", size(y.PeakRSS)}, {"peak heap", size(y.PeakHeap)}, {"heap in use, all tasks running", size(y.HeapAllRunning)},
 		{"heap in use at the end", size(y.HeapAtEnd)}, {"most goroutines", y.PeakGoroutines},
+		{"nodes given up though they lived", r.FalselyDown},
 		{"raft entries", r.Store.RaftEntries}, {"changes in them", r.Store.Changes},
 		{"most tasks in the store, with history", r.Store.MostTasks}, {"tasks in the store at the end", r.Store.TasksAtEnd},
 	} {

@@ -107,10 +107,10 @@ func (s *simulation) allRunning() {
 // updateService gives a service a new image.
 func (s *simulation) updateService(name string) {
 	s.Helper()
-	s.change(name+"-service", func(spec *swarm.ServiceSpec) { spec.TaskTemplate.ContainerSpec.Image = "example:2" })
 	for i := range s.services {
-		if s.services[i].id == name+"-service" {
-			s.services[i].version++
+		if v := &s.services[i]; v.id == name+"-service" {
+			v.version++
+			s.change(v.id, v.version, func(spec *swarm.ServiceSpec) { spec.TaskTemplate.ContainerSpec.Image = "example:2" })
 		}
 	}
 }

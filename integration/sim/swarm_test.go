@@ -42,6 +42,7 @@ func newSimulation(t *testing.T, o options) *simulation {
 	if o.verbose {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	s.world.givenUp = s.givenUp
 	authority := secretstest.Authority(t)
 	dir := t.TempDir()
 	var addrs []string
@@ -50,7 +51,7 @@ func newSimulation(t *testing.T, o options) *simulation {
 		m := &manager{
 			t: t, id: fmt.Sprintf("manager%d", i+1), addr: fmt.Sprintf("127.%d.%d.%d:2377", 2+i, os.Getpid()>>8&0xff, os.Getpid()&0xff),
 			dir: filepath.Join(dir, fmt.Sprintf("manager%d", i+1)), sealer: rafttest.NewSealer(), world: s.world,
-			conns: 2*o.agents + 100, log: log.With("node", fmt.Sprintf("manager%d", i+1)),
+			conns: 2*o.agents + 100, slack: time.Duration(o.slack), log: log.With("node", fmt.Sprintf("manager%d", i+1)),
 		}
 		m.identity = secretstest.Identity(t, authority, m.id, secrets.RoleManager)
 		s.managers = append(s.managers, m)
@@ -59,7 +60,7 @@ func newSimulation(t *testing.T, o options) *simulation {
 	first := s.firstBatch(authority)
 	s.managers[0].first = &first
 	for i := range o.agents {
-		s.agents = append(s.agents, newAgent(t, i, authority, addrs, s.world, i%max(1, o.agents/max(1, o.witnesses)) == 0, slog.New(slog.DiscardHandler)))
+		s.agents = append(s.agents, newAgent(t, i, authority, addrs, s.world, i%max(1, o.agents/max(1, o.witnesses)) == 0, time.Duration(o.slack)))
 	}
 	return s
 }
@@ -147,6 +148,18 @@ func (s *simulation) leader() *life {
 	return nil
 }
 
+// givenUp tells whether a manager that lives has a node for down.
+func (s *simulation) givenUp(node string) bool {
+	for _, m := range s.managers {
+		if l := m.alive(); l != nil {
+			if n := l.store.View().Node(node); n != nil && n.Status.State == swarm.NodeStateDown {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // leading waits for a leader.
 func (s *simulation) leading() (l *life) {
 	s.Helper()
@@ -159,10 +172,19 @@ func (s *simulation) leading() (l *life) {
 	return l
 }
 
-// propose changes the store, by whoever leads.
+// propose changes the store, by whoever leads. A leader that is lost meanwhile leaves open whether the change was made: that
+// what is to be created exists then is as good.
 func (s *simulation) propose(ops ...state.Op) {
 	s.Helper()
-	s.until("propose", func() error { return s.tryPropose(ops...) })
+	open := false
+	s.until("propose", func() error {
+		err := s.tryPropose(ops...)
+		if open && errors.Is(err, state.ErrExists) {
+			return nil
+		}
+		open = open || err != nil
+		return err
+	})
 }
 
 func (s *simulation) tryPropose(ops ...state.Op) error {
@@ -176,8 +198,8 @@ func (s *simulation) tryPropose(ops ...state.Op) error {
 	return err
 }
 
-// change updates a service as a user's update does.
-func (s *simulation) change(id string, f func(*swarm.ServiceSpec)) {
+// change updates a service as a user's update does, to the given spec version.
+func (s *simulation) change(id string, version uint64, f func(*swarm.ServiceSpec)) {
 	s.Helper()
 	s.until("update service", func() error {
 		l := s.leader()
@@ -185,9 +207,12 @@ func (s *simulation) change(id string, f func(*swarm.ServiceSpec)) {
 			return errors.New("no leader")
 		}
 		old := l.store.View().Service(id)
+		if old.SpecVersion == version {
+			return nil // a leader that was lost meanwhile had done it
+		}
 		next := old.Clone()
 		f(&next.Spec)
-		next.SpecVersion++
+		next.SpecVersion = version
 		next.PreviousSpec, next.UpdateStatus = &old.Spec, nil
 		return s.tryPropose(
 			state.Op{Action: state.Update, Object: next, Expected: old.Modified, SpecChange: true},

@@ -50,10 +50,16 @@ type addrKey struct {
 type world struct {
 	complaints
 
-	mu         sync.Mutex
-	lost       map[string]bool // nodes that were ever lost: nobody can promise what runs there
+	// givenUp tells whether a manager that lives has a node for down now.
+	givenUp func(node string) bool
+
+	mu sync.Mutex
+	// lost are the nodes that were ever out of reach, or that the managers gave up though they were not: nobody can promise
+	// what runs there.
+	lost       map[string]bool
+	mistakes   int // nodes that were given up though they lived
 	running    map[string]state.AssignedTask
-	places     map[placeKey]int // of nodes that were never lost
+	places     map[placeKey][]string // what runs, by task ID
 	addrs      map[addrKey]string
 	startFirst map[string]bool // services whose slots may run twice during an update
 	faults     map[string]*fault
@@ -61,7 +67,7 @@ type world struct {
 
 func newWorld() *world {
 	return &world{
-		lost: map[string]bool{}, running: map[string]state.AssignedTask{}, places: map[placeKey]int{}, addrs: map[addrKey]string{},
+		givenUp: func(string) bool { return false }, lost: map[string]bool{}, running: map[string]state.AssignedTask{}, places: map[placeKey][]string{}, addrs: map[addrKey]string{},
 		startFirst: map[string]bool{}, faults: map[string]*fault{},
 	}
 }
@@ -107,11 +113,19 @@ func (w *world) lose(nodes []string) {
 	for _, id := range nodes {
 		w.lost[id] = true
 	}
-	clear(w.places)
-	for _, t := range w.running {
-		if !w.lost[t.Task.NodeID] {
-			w.places[placeOf(&t.Task)]++
-		}
+}
+
+// giveUp notes that the managers have a node for down.
+func (w *world) giveUp(node string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.giveUpLocked(node)
+}
+
+func (w *world) giveUpLocked(node string) {
+	if !w.lost[node] {
+		w.lost[node] = true
+		w.mistakes++
 	}
 }
 
@@ -134,15 +148,23 @@ func (w *world) starts(a state.AssignedTask) {
 		}
 		w.addrs[k] = t.ID
 	}
-	if w.lost[t.NodeID] {
-		return
-	}
 	k, allowed := placeOf(t), 1
 	if w.startFirst[t.ServiceName] {
 		allowed = 2
 	}
-	if w.places[k]++; w.places[k] > allowed {
-		w.add("world: %d containers of %s.%d run", w.places[k], t.ServiceName, t.Slot)
+	w.places[k] = append(w.places[k], t.ID)
+	n := 0
+	for _, id := range w.places[k] {
+		node := w.running[id].Task.NodeID
+		if len(w.places[k]) > allowed && w.givenUp(node) {
+			w.giveUpLocked(node) // the audits have not come to that commit yet
+		}
+		if !w.lost[node] {
+			n++
+		}
+	}
+	if n > allowed {
+		w.add("world: %d containers of %s.%d run", n, t.ServiceName, t.Slot)
 	}
 }
 
@@ -160,9 +182,17 @@ func (w *world) stops(taskID string) {
 			delete(w.addrs, k)
 		}
 	}
-	if !w.lost[a.Task.NodeID] {
-		w.places[placeOf(&a.Task)]--
+	k := placeOf(&a.Task)
+	if w.places[k] = slices.DeleteFunc(w.places[k], func(id string) bool { return id == taskID }); len(w.places[k]) == 0 {
+		delete(w.places, k)
 	}
+}
+
+// falselyDown is the number of nodes that were given up though they lived.
+func (w *world) falselyDown() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mistakes
 }
 
 // tasks lists what runs, with the node it runs on.

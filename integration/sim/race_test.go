@@ -1,0 +1,6 @@
+//go:build race
+
+package sim
+
+// defaultSlack: the race detector makes everything several times slower.
+const defaultSlack = 3
