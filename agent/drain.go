@@ -15,7 +15,7 @@ import (
 const (
 	// busyClients is how long clients that keep asking over old connections are waited for: after that it is enough that
 	// no request is under way. The server is the one who can tell them to go, once it has its stop signal.
-	busyClients = 2 * time.Second
+	busyClients = time.Second
 	// Connections are looked at no more often, and at least as often.
 	minLook = 20 * time.Millisecond
 	maxLook = 100 * time.Millisecond

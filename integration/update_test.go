@@ -24,7 +24,7 @@ const offered = 1000
 // ends gracefully, and with one that dies at once.
 func TestUpdateLosesNothing(t *testing.T) {
 	l := newLab(t, 3, 1)
-	next := "meshswarm-test/web:next"
+	const next = "meshswarm-test/web:next"
 	l.engineDo(t, "tag", imageWeb, next)
 	defer l.engineDo(t, "rmi", next)
 	l.on(t, 1, "network", "create", "app")
@@ -53,9 +53,10 @@ func TestUpdateLosesNothing(t *testing.T) {
 			if r.Rate < 0.9*offered {
 				t.Logf("this machine could not offer %d requests a second: %.0f were", offered, r.Rate)
 			}
+			id := strings.TrimSpace(l.on(t, 1, "service", "inspect", "--format", "{{.ID}}", "web"))
 			l.on(t, 1, "service", "rm", "web")
 			eventually(t, 30*time.Second, "web is gone", func() error {
-				if out := l.engineDo(t, "ps", "--quiet", "--filter", "label=com.docker.swarm.service.name=web"); out != "" {
+				if out := l.engineDo(t, "ps", "--quiet", "--filter", "label=com.docker.swarm.service.id="+id); out != "" {
 					return fmt.Errorf("containers are left: %s", out)
 				}
 				return nil
