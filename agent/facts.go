@@ -14,8 +14,13 @@ import (
 	"github.com/meshswarm/meshswarm/mesh"
 )
 
-// factsEvery is how often a node looks at itself again, as Swarm's do.
-const factsEvery = 20 * time.Second
+const (
+	// factsEvery is how often a node looks at itself again, as Swarm's do.
+	factsEvery = 20 * time.Second
+	// firstLook is how long a session waits for the first look. Without it the leader would take a node that comes back for
+	// one that has no CPUs and no labels any more, and move its tasks.
+	firstLook = 5 * time.Second
+)
 
 // describer tells what a node has (docker.Executor).
 type describer interface {
@@ -27,13 +32,15 @@ type facts struct {
 	settings  settings
 	describer describer
 	changed   func()
+	// looked is closed after the first look, whatever it saw.
+	looked chan struct{}
 
 	mu      sync.Mutex
 	current dispatch.Facts
 }
 
 func newFacts(s settings, key mesh.PublicKey, manager bool) *facts {
-	f := &facts{settings: s, current: dispatch.Facts{
+	f := &facts{settings: s, looked: make(chan struct{}), current: dispatch.Facts{
 		Addr: s.advertise.Addr().String(), MeshKey: key.String(), Endpoint: s.meshAt, MinPort: minPort(),
 		Description: swarm.NodeDescription{Hostname: s.Hostname},
 	}}
@@ -43,8 +50,12 @@ func newFacts(s settings, key mesh.PublicKey, manager bool) *facts {
 	return f
 }
 
-// get is asked by the session when it begins, and after changed was called.
+// get is asked by the session when it begins, and after changed was called. It waits for the first look, but not long.
 func (f *facts) get() dispatch.Facts {
+	select {
+	case <-f.looked:
+	case <-time.After(firstLook):
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.current
@@ -71,8 +82,12 @@ func (f *facts) setPorts(errors map[string]string) {
 func (f *facts) run(ctx context.Context) error {
 	tick := time.NewTicker(factsEvery)
 	defer tick.Stop()
-	for {
-		if f.look(ctx) {
+	for first := true; ; first = false {
+		seen := f.look(ctx)
+		if first {
+			close(f.looked)
+		}
+		if seen {
 			f.changed()
 		}
 		select {

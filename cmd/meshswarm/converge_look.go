@@ -37,7 +37,8 @@ func (w *convergence) look(s *scene) {
 				w.complaints = append(w.complaints, t.Status.Err)
 			}
 		}
-		if line, ok := w.line(s, at); ok {
+		stopped := !live(t) && t.Status.State == swarm.TaskStateShutdown // one of before, of the same specification
+		if line, ok := w.line(s, at); ok && !stopped {
 			w.show.set(line, taskLine(t))
 		}
 	}

@@ -96,18 +96,11 @@ func (p *program) printExplanation(e *sched.Explanation) error {
 func progressOf(e *sched.Explanation) string {
 	switch e.Mode {
 	case "replicated-job", "global-job":
-		return fmt.Sprintf("%d of %d tasks completed, %d %s", e.Completed, e.Wanted, e.Running, verb(e.Running, "runs", "run"))
+		return fmt.Sprintf("%d of %d tasks completed, %d running", e.Completed, e.Wanted, e.Running)
 	case "global":
 		return fmt.Sprintf("a task runs on %d of %d nodes that shall have one", e.Running, e.Wanted)
 	}
-	return fmt.Sprintf("%d of %d tasks %s", e.Running, e.Wanted, verb(e.Running, "runs", "run"))
-}
-
-func verb(n int, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
+	return fmt.Sprintf("%d of %d tasks run", e.Running, e.Wanted)
 }
 
 // explainedTask names a task as service ps does.
