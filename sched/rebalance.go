@@ -58,9 +58,10 @@ func PlanRebalance(v state.View, serviceID string, now time.Time) ([]Move, error
 	return b.planRebalance(s), nil
 }
 
-// bough is a level of spread preferences, or the nodes below the last one.
+// bough is a level of spread preferences, or the nodes below the last one. It is counted as the scheduler counts: with
+// the tasks on nodes that take no new ones.
 type bough struct {
-	tasks int // of the service that run, on nodes in scope
+	tasks int // of the service
 	index map[string]*bough
 	below []*bough
 	nodes []*stand
@@ -69,7 +70,9 @@ type bough struct {
 // stand is a node with the service's tasks that may move, the first to move last.
 type stand struct {
 	*nodeInfo
-	tasks []*state.Task
+	service string
+	tasks   []*state.Task
+	bad     bool // the scheduler would choose it last
 }
 
 // planner moves tasks in mind; what nodes have reserved is put right again afterwards.
@@ -81,17 +84,24 @@ type planner struct {
 
 // planRebalance moves tasks in mind from the fullest node to the emptiest that takes one, as long as that gains anything.
 func (b *board) planRebalance(s *serviceInfo) []Move {
-	w := &planner{j: newJudge(s.revision(), b.now), to: map[*nodeInfo]int{}}
+	r := s.revision()
+	k := revisionKey{r.ServiceID, r.SpecVersion}
+	w := &planner{j: newJudge(r, b.now), to: map[*nodeInfo]int{}}
 	root := &bough{}
 	for _, id := range sorted(b.nodes) {
-		if n := b.nodes[id]; n.node != nil && w.j.ask(w.j.r.lasting, n) {
-			root.add(&stand{n, movable(s, n)}, n.branchOf(s.revision().spread))
+		n := b.nodes[id]
+		if n.node == nil {
+			continue
+		}
+		leaf := root.leaf(n.branchOf(r.spread), n.by[s.id])
+		if w.j.ask(r.lasting, n) {
+			leaf.nodes = append(leaf.nodes, &stand{n, s.id, movable(s, n), n.rank(k, b.now).failures > 0})
 		}
 	}
 	for w.level(root) {
 	}
 	for n, by := range w.to {
-		n.reserve(s.revision(), -by)
+		n.reserve(r, -by)
 	}
 	return w.moves
 }
@@ -108,11 +118,11 @@ func movable(s *serviceInfo, n *nodeInfo) []*state.Task {
 	return out
 }
 
-func (g *bough) add(n *stand, branch []string) {
-	g.tasks += len(n.tasks)
+// leaf finds or makes the bough of a node, and counts the node's tasks on the way.
+func (g *bough) leaf(branch []string, tasks int) *bough {
+	g.tasks += tasks
 	if len(branch) == 0 {
-		g.nodes = append(g.nodes, n)
-		return
+		return g
 	}
 	next := g.index[branch[0]]
 	if next == nil {
@@ -123,18 +133,15 @@ func (g *bough) add(n *stand, branch []string) {
 		g.index[branch[0]] = next
 		g.below = append(g.below, next)
 	}
-	next.add(n, branch[1:])
+	return next.leaf(branch[1:], tasks)
 }
 
 // level makes one move in a bough if one gains anything: on the level of its branches, or else inside one of them.
 func (w *planner) level(g *bough) bool {
-	if len(g.below) == 0 {
-		from, to := g.fullest(), w.emptiest(g)
-		return len(from) > 0 && len(to) > 0 && from[0].size()-to[0].size() >= 2 && w.move(from, to)
-	}
 	from, to := g.fullest(), w.emptiest(g)
 	if len(from) > 0 && len(to) > 0 && from[0].size()-to[0].size() >= 2 {
-		return w.move(from, to)
+		w.move(from, to)
+		return true
 	}
 	return slices.ContainsFunc(g.below, w.level)
 }
@@ -143,30 +150,38 @@ func (w *planner) level(g *bough) bool {
 type sized interface{ size() int }
 
 func (g *bough) size() int { return g.tasks }
-func (n *stand) size() int { return len(n.tasks) }
+func (n *stand) size() int { return n.by[n.service] }
 
-// fullest is the way to the node that gives up a task: in the fullest branch of each level, the fullest node.
+// fullest is the way to the node that gives up a task: in the fullest branch of each level that can, the fullest node.
 func (g *bough) fullest() []sized {
-	if len(g.below) > 0 {
-		top := slices.MaxFunc(g.below, func(x, y *bough) int { return x.tasks - y.tasks })
-		return append([]sized{top}, top.fullest()...)
+	var best []sized
+	for _, c := range g.below {
+		if best == nil || c.tasks > best[0].size() {
+			if way := c.fullest(); len(way) > 0 {
+				best = append([]sized{c}, way...)
+			}
+		}
 	}
-	if len(g.nodes) == 0 {
-		return nil
+	for _, n := range g.nodes {
+		if len(n.tasks) > 0 && (best == nil || n.size() > best[0].size()) {
+			best = []sized{n}
+		}
 	}
-	return []sized{slices.MaxFunc(g.nodes, func(x, y *stand) int { return len(x.tasks) - len(y.tasks) })}
+	return best
 }
 
 // emptiest is the way to the node that gets a task: in the emptiest branch that can take one, the emptiest node that can.
 func (w *planner) emptiest(g *bough) []sized {
 	var best []sized
 	for _, c := range g.below {
-		if way := w.emptiest(c); len(way) > 0 && (best == nil || c.tasks < best[0].size()) {
-			best = append([]sized{c}, way...)
+		if best == nil || c.tasks < best[0].size() {
+			if way := w.emptiest(c); len(way) > 0 {
+				best = append([]sized{c}, way...)
+			}
 		}
 	}
 	for _, n := range g.nodes {
-		if (best == nil || len(n.tasks) < best[0].size()) && w.j.fits(n.nodeInfo) {
+		if (best == nil || n.size() < best[0].size()) && !n.bad && w.j.fits(n.nodeInfo) {
 			best = []sized{n}
 		}
 	}
@@ -174,15 +189,11 @@ func (w *planner) emptiest(g *bough) []sized {
 }
 
 // move takes a task from the end of one way to the end of the other.
-func (w *planner) move(from, to []sized) bool {
+func (w *planner) move(from, to []sized) {
 	source, target := from[len(from)-1].(*stand), to[len(to)-1].(*stand)
-	if len(source.tasks) == 0 {
-		return false
-	}
 	last := len(source.tasks) - 1
 	t := source.tasks[last]
 	source.tasks = source.tasks[:last]
-	target.tasks = append([]*state.Task{t}, target.tasks...)
 	for _, g := range from[:len(from)-1] {
 		g.(*bough).tasks--
 	}
@@ -192,7 +203,6 @@ func (w *planner) move(from, to []sized) bool {
 	w.shift(source.nodeInfo, -1)
 	w.shift(target.nodeInfo, 1)
 	w.moves = append(w.moves, Move{TaskID: t.ID, Slot: t.Slot, From: source.id})
-	return true
 }
 
 func (w *planner) shift(n *nodeInfo, by int) {
@@ -213,6 +223,28 @@ func (n *nodeInfo) reserve(r *revisionInfo, by int) {
 	for _, p := range r.hostPorts {
 		n.ports[p] += by
 	}
+}
+
+// discount has the scheduler not count, for a while, the tasks that a rebalance moves away: it chooses for the time when they
+// are gone, also where the new tasks start first. Not where a node's tasks are limited: there all that run count.
+func (b *board) discount(r *revisionInfo) (undo func()) {
+	by := map[*nodeInfo]int{}
+	if r.maxReplicas == 0 {
+		for id := range b.service(r.ServiceID).moving {
+			if t := b.tasks[id]; t != nil && live(t.Task) && t.NodeID != "" {
+				by[b.node(t.NodeID)]++
+			}
+		}
+	}
+	add := func(sign int) {
+		for n, tasks := range by {
+			if n.by[r.ServiceID] += sign * tasks; n.by[r.ServiceID] == 0 {
+				delete(n.by, r.ServiceID)
+			}
+		}
+	}
+	add(-1)
+	return func() { add(1) }
 }
 
 // tilt is what is known about the spread of a service that is rebalanced without being asked.

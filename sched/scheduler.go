@@ -102,6 +102,7 @@ func (s *scheduler) place(todo *group) {
 		s.refuseAll(tasks, text)
 		return
 	}
+	defer b.discount(r)()
 	j := newJudge(r, b.now)
 	var g *grove
 	if c := s.classFor(j); c != nil {
