@@ -5,7 +5,9 @@
 // board (board.go), the leader's own indexed picture of the store, and runs the parts one after another:
 //
 //	allocator     networks get subnets, nodes mesh addresses, services virtual IPs and ports, tasks addresses
-//	orchestrator  slots of replicated services: create, scale, remove; with the restart supervisor and the updater
+//	enforcer      tasks whose node no longer has what they need are evicted
+//	orchestrator  places (slots, nodes) of services and jobs: create, scale, remove; with the restart supervisor, the
+//	              updater (updates, rollbacks, rebalances) and the automatic rebalance
 //	scheduler     pending tasks get a node, or the reason why there is none
 //	reaper        what is over is deleted: history, removed tasks, services, revisions, networks
 //
@@ -15,8 +17,8 @@
 // on a draft that the store did not accept.
 //
 // Nothing that matters lives in memory only: addresses in use, restart attempts, the delay of a replacement and the
-// state of a rolling update are read from the store at the start of a term. What memory adds (who is being monitored
-// in an update) costs at most a longer update when the leader changes.
+// state of a rolling update are read from the store at the start of a term. What memory adds (which workers of an update
+// wait out the delay) costs at most an earlier next step when the leader changes.
 //
 // Given Config.Clock and Config.NewID a run is deterministic: ties are broken by ID, there is no randomness.
 //
