@@ -21,7 +21,6 @@ import (
 const (
 	defaultGrace = 10 * time.Second // the engine's own
 	killMargin   = 15 * time.Second // what the engine may take beyond the grace period
-	freshFor     = 100 * time.Millisecond
 )
 
 var (
@@ -116,7 +115,9 @@ func (c *controller) create(ctx context.Context, spec *swarm.ContainerSpec) erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	made, err := c.e.api.ContainerCreate(ctx, c.containerConfig(spec), c.hostConfig(spec), nil, nil, c.name)
+	host := c.hostConfig(spec)
+	mountNames(host, c.nameMounts(spec), info)
+	made, err := c.e.api.ContainerCreate(ctx, c.containerConfig(spec), host, nil, nil, c.name)
 	if cerrdefs.IsConflict(err) {
 		if found, ferr := c.inspect(ctx); ferr != nil {
 			return ferr
@@ -327,39 +328,6 @@ func (c *controller) Remove(ctx context.Context) error {
 	c.seen()
 	c.attached = false
 	return c.e.Remove(ctx, c.id)
-}
-
-// Status implements task.Controller.
-func (c *controller) Status(ctx context.Context) (*swarm.ContainerStatus, error) {
-	if st, ok := c.seen(); ok {
-		return &st, nil
-	}
-	found, err := c.inspect(ctx)
-	if err != nil || found == nil {
-		return nil, err
-	}
-	st := statusOf(found)
-	return &st, nil
-}
-
-func statusOf(found *container.InspectResponse) swarm.ContainerStatus {
-	return swarm.ContainerStatus{ContainerID: found.ID, PID: found.State.Pid, ExitCode: found.State.ExitCode}
-}
-
-// saw keeps what was just seen for the Status that follows.
-func (c *controller) saw(st swarm.ContainerStatus) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.fresh, c.freshAt = st, time.Now()
-}
-
-// seen is what saw kept, once, and only for a moment.
-func (c *controller) seen() (swarm.ContainerStatus, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at := c.freshAt
-	c.freshAt = time.Time{}
-	return c.fresh, time.Since(at) < freshFor
 }
 
 // inspect finds the task's container; nil when there is none.

@@ -132,7 +132,7 @@ func TestInside(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, engine(t), nil)
 	e := n.life(t)
-	at := attach(attach(tasktest.NewTask("print", "/etc/hosts", "/etc/resolv.conf", "/proc/net/route", "/data/file"), "ingress", "10.0.0.7/20"), "net1", "10.0.16.7/24")
+	at := attach(attach(tasktest.NewTask("print", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/proc/net/route", "/data/file"), "ingress", "10.0.0.7/20"), "net1", "10.0.16.7/24")
 	s := at.Spec.ContainerSpec
 	s.Hostname = "web-{{.Task.Slot}}"
 	s.Env = []string{"WHERE={{.Node.Hostname}}/{{.Service.Name}}", "PLAIN=x=y"}
@@ -148,7 +148,7 @@ func TestInside(t *testing.T) {
 	at.Spec.ContainerSpec.StopGracePeriod = nil
 	got := ended(t, e, run(t, e, at), at)
 	for _, want := range []string{
-		"10.0.16.7\tweb-1", "10.9.9.9\tother", "10.9.9.9\talias", "nameserver 127.0.0.11\n", "search example.org", "options ndots:0",
+		"10.0.16.7\tweb-1", "10.9.9.9\tother", "10.9.9.9\talias", "\nweb-1\n", "nameserver 127.0.0.11\n", "search example.org", "options ndots:0",
 		"WHERE=host1/web", "PLAIN=x=y", "hostname web-1 ", "from a bind mount",
 		"eth1\t00000000\t0100000A\t0003", // the default route: through ingress, as answers to clients outside go
 		"eth0\t0010000A\t00000000\t0001",

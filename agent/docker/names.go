@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/docker/docker/api/types/system"
 
 	"github.com/meshswarm/meshswarm/agent/sandbox"
 )
@@ -20,8 +22,9 @@ import (
 // The files by which a task's programs know names, in the sandbox's folder. The engine makes none for a container without
 // network.
 const (
-	hostsFile  = "hosts"
-	resolvFile = "resolv.conf"
+	hostsFile    = "hosts"
+	hostnameFile = "hostname"
+	resolvFile   = "resolv.conf"
 	// hostGateway stands, in a service's extra hosts, for the address of the machine (docker run --add-host).
 	hostGateway = "host-gateway"
 	// hostResolvFile says which domains the machine searches: tasks do, too, when their service names none.
@@ -30,7 +33,9 @@ const (
 
 // nameMounts are where the files belong, unless the service mounts something of its own there.
 func (c *controller) nameMounts(spec *swarm.ContainerSpec) (mounts []mount.Mount) {
-	for _, m := range []mount.Mount{{Source: hostsFile, Target: "/etc/hosts"}, {Source: resolvFile, Target: "/etc/resolv.conf"}} {
+	for _, m := range []mount.Mount{
+		{Source: hostsFile, Target: "/etc/hosts"}, {Source: hostnameFile, Target: "/etc/hostname"}, {Source: resolvFile, Target: "/etc/resolv.conf"},
+	} {
 		if slices.ContainsFunc(spec.Mounts, func(own mount.Mount) bool { return filepath.Clean(own.Target) == m.Target }) {
 			continue
 		}
@@ -40,6 +45,22 @@ func (c *controller) nameMounts(spec *swarm.ContainerSpec) (mounts []mount.Mount
 	return mounts
 }
 
+// mountNames puts the files into a container. Where SELinux is in force they are labelled for containers, which only the
+// old form of a mount can ask for.
+func mountNames(h *container.HostConfig, mounts []mount.Mount, info system.Info) {
+	if !slices.ContainsFunc(info.SecurityOptions, func(o string) bool { return o == "selinux" || strings.HasPrefix(o, "name=selinux") }) {
+		h.Mounts = append(mounts, h.Mounts...)
+		return
+	}
+	for _, m := range mounts {
+		mode := "z"
+		if m.ReadOnly {
+			mode = "ro,z"
+		}
+		h.Binds = append(h.Binds, m.Source+":"+m.Target+":"+mode)
+	}
+}
+
 // writeNames writes the files.
 func (c *controller) writeNames(ctx context.Context, spec *swarm.ContainerSpec) error {
 	hosts, err := c.hosts(ctx, spec)
@@ -47,7 +68,7 @@ func (c *controller) writeNames(ctx context.Context, spec *swarm.ContainerSpec) 
 		return err
 	}
 	search := hostSearch(hostResolvFile)
-	for name, text := range map[string]string{hostsFile: hosts, resolvFile: resolvConf(spec.DNSConfig, search)} {
+	for name, text := range map[string]string{hostsFile: hosts, hostnameFile: c.hostname(spec) + "\n", resolvFile: resolvConf(spec.DNSConfig, search)} {
 		path := filepath.Join(c.e.dir(c.id), name)
 		// Everybody in the task may read it, whatever this process' umask is.
 		if err := errors.Join(os.WriteFile(path, []byte(text), 0o644), os.Chmod(path, 0o644)); err != nil {

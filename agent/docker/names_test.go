@@ -6,8 +6,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/docker/docker/api/types/system"
 
 	"github.com/meshswarm/meshswarm/raft/state"
 )
@@ -50,7 +52,18 @@ func TestNameMounts(t *testing.T) {
 	c := &controller{e: &Executor{cfg: Config{Dir: "/data"}}, id: "t", task: state.AssignedTask{}}
 	own := []mount.Mount{{Type: mount.TypeBind, Source: "/own", Target: "/etc/hosts/"}}
 	got := c.nameMounts(&swarm.ContainerSpec{Mounts: own, ReadOnly: true})
-	if len(got) != 1 || got[0].Source != "/data/sandboxes/t/resolv.conf" || got[0].Target != "/etc/resolv.conf" || !got[0].ReadOnly {
+	want := []mount.Mount{
+		{Type: mount.TypeBind, Source: "/data/sandboxes/t/hostname", Target: "/etc/hostname", ReadOnly: true},
+		{Type: mount.TypeBind, Source: "/data/sandboxes/t/resolv.conf", Target: "/etc/resolv.conf", ReadOnly: true},
+	}
+	if !slices.Equal(got, want) {
 		t.Errorf("got %+v", got)
+	}
+	var plain, labelled container.HostConfig
+	mountNames(&plain, got, system.Info{SecurityOptions: []string{"name=seccomp,profile=default"}})
+	mountNames(&labelled, got, system.Info{SecurityOptions: []string{"name=selinux"}})
+	binds := []string{"/data/sandboxes/t/hostname:/etc/hostname:ro,z", "/data/sandboxes/t/resolv.conf:/etc/resolv.conf:ro,z"}
+	if !slices.Equal(plain.Mounts, want) || plain.Binds != nil || labelled.Mounts != nil || !slices.Equal(labelled.Binds, binds) {
+		t.Errorf("mounted %+v and %+v", plain, labelled)
 	}
 }

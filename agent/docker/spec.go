@@ -144,7 +144,7 @@ func (c *controller) labels(s *swarm.ContainerSpec) map[string]string {
 func (c *controller) hostConfig(s *swarm.ContainerSpec) *container.HostConfig {
 	h := &container.HostConfig{
 		NetworkMode: container.NetworkMode("container:" + sandboxName(c.id)),
-		Resources:   c.resources(s), GroupAdd: s.Groups, Mounts: append(c.nameMounts(s), s.Mounts...), ReadonlyRootfs: s.ReadOnly, Init: s.Init,
+		Resources:   c.resources(s), GroupAdd: s.Groups, Mounts: s.Mounts, ReadonlyRootfs: s.ReadOnly, Init: s.Init,
 		CapAdd: s.CapabilityAdd, CapDrop: s.CapabilityDrop, OomScoreAdj: int(s.OomScoreAdj),
 		SecurityOpt: securityOptions(s.Privileges),
 	}
