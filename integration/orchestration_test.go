@@ -345,7 +345,7 @@ func (c cluster) testCrashLoop(t *testing.T) {
 	c.on(t, 1, "service", "create", "--detach", "--name", "crash", "--restart-delay", "500ms", imageProbe, "/probe", "fail", "9")
 	eventually(t, 60*time.Second, "a restart that waits long", func() error {
 		out := c.on(t, 1, "service", "explain", "crash")
-		if !strings.Contains(out, "in a row") {
+		if !strings.Contains(out, "crashed 7 times in a row") {
 			return fmt.Errorf("%s", out)
 		}
 		return nil
