@@ -117,10 +117,12 @@ func stream(l net.Listener) {
 		if err != nil {
 			return
 		}
+		tick := time.NewTicker(20 * time.Millisecond)
 		for err == nil {
-			time.Sleep(20 * time.Millisecond)
 			_, err = io.WriteString(c, ".")
+			<-tick.C
 		}
+		tick.Stop()
 		c.Close()
 	}
 }
