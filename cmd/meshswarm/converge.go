@@ -129,13 +129,8 @@ func (w *convergence) see(ctx context.Context, s *scene) error {
 			s.tasks = append(s.tasks, t)
 		}
 	}
-	nodes, err := w.node.NodeList(ctx, swarm.NodeListOptions{})
-	if err != nil {
+	if s.nodes, err = nodesByID(ctx, w.node); err != nil {
 		return err
-	}
-	s.nodes = map[string]swarm.Node{}
-	for _, n := range nodes {
-		s.nodes[n.ID] = n
 	}
 	switch mode := s.service.Spec.Mode; {
 	case mode.Replicated != nil:
@@ -144,6 +139,18 @@ func (w *convergence) see(ctx context.Context, s *scene) error {
 		s.wanted, err = w.wantedNodes(ctx, s)
 	}
 	return err
+}
+
+func nodesByID(ctx context.Context, node *client.Client) (map[string]swarm.Node, error) {
+	list, err := node.NodeList(ctx, swarm.NodeListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	nodes := make(map[string]swarm.Node, len(list))
+	for _, n := range list {
+		nodes[n.ID] = n
+	}
+	return nodes, nil
 }
 
 // wantedNodes is on how many nodes a global service is to have a task of its present specification: those that have one,
@@ -274,6 +281,9 @@ func (w *convergence) lastFailure(ctx context.Context, s *scene) string {
 	tasks, err := w.node.TaskList(ctx, swarm.TaskListOptions{Filters: filters.NewArgs(filters.Arg("service", s.service.ID))})
 	if err != nil {
 		return "" // the error that is being told matters more
+	}
+	if s.nodes, err = nodesByID(ctx, w.node); err != nil {
+		return ""
 	}
 	var last *swarm.Task
 	for i, t := range tasks {

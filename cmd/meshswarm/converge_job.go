@@ -31,6 +31,7 @@ func (w *convergence) lookAtJob(s *scene) (done bool) {
 		return w.noNodes(s)
 	}
 	w.setJobLines(s, newest, active, concurrent)
+	w.hint(s, newest)
 	return s.running >= s.wanted
 }
 

@@ -6,10 +6,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/cli/cli/command/formatter"
 	"github.com/docker/docker/api/types/swarm"
 )
+
+// hintAfter is how long a task may be without a node before the person who waits is told more.
+const hintAfter = 3 * time.Second
 
 // place is what tasks follow one another in: a slot, or the node of a global service.
 type place struct {
@@ -43,6 +47,17 @@ func (w *convergence) look(s *scene) {
 		}
 	}
 	w.show.set("overall progress", w.overall(s))
+	w.hint(s, newest)
+}
+
+// hint tells where to read on when a task finds no node.
+func (w *convergence) hint(s *scene, newest map[place]swarm.Task) {
+	for _, t := range newest {
+		if t.Status.State == swarm.TaskStatePending && t.Status.Err != "" && time.Since(w.began) > hintAfter {
+			w.show.set("hint", fmt.Sprintf("`meshswarm service explain %s` says of each node why", s.service.Spec.Name))
+			return
+		}
+	}
 }
 
 // overall is the line above those of the tasks.

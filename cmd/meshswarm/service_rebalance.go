@@ -57,16 +57,12 @@ func (p *program) rebalance(ctx context.Context, node *client.Client, name strin
 		fmt.Fprintf(p.out, "%s is already balanced\n", service.Spec.Name)
 		return nil
 	}
-	nodes, err := node.NodeList(ctx, swarm.NodeListOptions{})
+	nodes, err := nodesByID(ctx, node)
 	if err != nil {
 		return err
 	}
-	byID := map[string]swarm.Node{}
-	for _, n := range nodes {
-		byID[n.ID] = n
-	}
 	for _, m := range planned.Moves {
-		fmt.Fprintf(p.out, "%s.%d leaves %s\n", service.Spec.Name, m.Slot, nodeName(byID, m.From))
+		fmt.Fprintf(p.out, "%s.%d leaves %s\n", service.Spec.Name, m.Slot, nodeName(nodes, m.From))
 	}
 	if detach {
 		return nil
