@@ -7,7 +7,8 @@
 //     github.com/docker/docker/client sends to the node's socket; what comes back is printed in Docker's columns and
 //     formats. Words, flags, defaults and messages are those of the docker command, so that habits and scripts carry
 //     over. service_spec.go turns flags into a new spec, service_change*.go applies them to an existing one,
-//     converge.go waits until the tasks run.
+//     converge*.go waits until the tasks run, the update has ended or the job is complete. What Docker's API does not
+//     have (down, service explain, service rebalance) goes through ask.go.
 //   - the node: up (in the foreground or, by spawn.go, in the background), down, leave. daemon.go is the only file
 //     that knows package agent.
 //   - the lab: whole nodes as processes of one machine, for trying, teaching and testing. It starts the same "up" as
