@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meshswarm/meshswarm/agent/sandbox"
@@ -16,6 +17,8 @@ const (
 	// busyClients is how long clients that keep asking over old connections are waited for: after that it is enough that
 	// no request is under way. The server is the one who can tell them to go, once it has its stop signal.
 	busyClients = time.Second
+	// nameTime is how long clients may keep the address of a task that they found by name (netstack's TTL).
+	nameTime = time.Second
 	// Connections are looked at no more often, and at least as often.
 	minLook = 20 * time.Millisecond
 	maxLook = 100 * time.Millisecond
@@ -37,6 +40,11 @@ func (d drainer) drain(ctx context.Context, t state.AssignedTask) error {
 	if err := d.known(ctx, t.Task.Modified); err != nil {
 		return fmt.Errorf("wait until all nodes know that the task stops: %w", err)
 	}
+	if e := t.EndpointSpec; e != nil && e.Mode == swarm.ResolutionModeDNSRR {
+		if err := sleep(ctx, nameTime); err != nil {
+			return fmt.Errorf("wait until the task's name is forgotten: %w", err)
+		}
+	}
 	var addrs []netip.Addr
 	for _, n := range t.Task.Networks {
 		for _, a := range n.Addresses {
@@ -56,10 +64,8 @@ func (d drainer) drain(ctx context.Context, t state.AssignedTask) error {
 func (d drainer) answered(ctx context.Context, task string, addrs []netip.Addr) error {
 	begin := time.Now()
 	for wait := sandbox.Silence; ; {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(wait):
+		if err := sleep(ctx, wait); err != nil {
+			return err
 		}
 		t, err := d.traffic(ctx, task)
 		if err != nil {
@@ -74,5 +80,15 @@ func (d drainer) answered(ctx context.Context, task string, addrs []netip.Addr) 
 		default:
 			wait = max(minLook, min(sandbox.Silence-silent, maxLook))
 		}
+	}
+}
+
+// sleep waits, or returns the cause of ctx's end.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
 	}
 }

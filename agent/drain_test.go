@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/swarm"
+
 	"github.com/meshswarm/meshswarm/agent/sandbox"
 	"github.com/meshswarm/meshswarm/raft/state"
 )
@@ -112,6 +114,16 @@ func TestDrainOfBusyClients(t *testing.T) {
 	defer cancel()
 	if err := d.drainer().drain(ctx, drainedTask()); !errors.Is(err, over) {
 		t.Errorf("a request is under way: %v", err)
+	}
+}
+
+// Clients that find tasks by name have their addresses for a while.
+func TestDrainByName(t *testing.T) {
+	at := drainedTask()
+	at.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR}
+	begin := time.Now()
+	if err := (&drained{looks: []sandbox.Traffic{{Silent: -1}}}).drainer().drain(t.Context(), at); err != nil || time.Since(begin) < nameTime {
+		t.Errorf("after %v: %v", time.Since(begin), err)
 	}
 }
 
