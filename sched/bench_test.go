@@ -3,47 +3,132 @@ package sched
 import (
 	"fmt"
 	"runtime"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
 	"github.com/meshswarm/meshswarm/raft/state"
 )
 
-// BenchmarkSchedule places the tasks of one service.
+// BenchmarkSchedule places tasks: of one service, or each of another (alone); with a constraint that every third node
+// satisfies, or none. It is the scheduler alone, with the changes that it drafts; swarmkitbench has it with the store.
 func BenchmarkSchedule(b *testing.B) {
-	for _, size := range []struct{ nodes, tasks int }{{1000, 1000}, {1000, 10_000}, {1000, 100_000}} {
-		b.Run(fmt.Sprintf("%dx%d", size.nodes, size.tasks), func(b *testing.B) {
+	for _, l := range []benchLoad{
+		{nodes: 1000, tasks: 1000}, {nodes: 1000, tasks: 10_000}, {nodes: 1000, tasks: 100_000},
+		{nodes: 5000, tasks: 100_000, constrained: true}, {nodes: 10_000, tasks: 1_000_000},
+		{nodes: 1000, tasks: 100_000, alone: true}, {nodes: 5000, tasks: 100_000, constrained: true, alone: true},
+	} {
+		b.Run(l.String(), func(b *testing.B) {
+			var cpu time.Duration
 			for range b.N {
 				b.StopTimer()
-				board := benchBoard(size.nodes, size.tasks)
+				board := l.board()
 				s := &scheduler{b: board}
 				board.begin(epoch)
+				runtime.GC()
+				from := cpuTime()
 				b.StartTimer()
 				s.run()
+				b.StopTimer()
+				cpu += cpuTime() - from
 				if len(board.unassigned) > 0 {
 					b.Fatalf("%d tasks left", len(board.unassigned))
 				}
 			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*size.tasks), "µs/task")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/1000/float64(b.N*l.tasks), "µs/task")
+			b.ReportMetric(float64(cpu.Nanoseconds())/1000/float64(b.N*l.tasks), "cpu-µs/task")
 		})
 	}
 }
 
-func benchBoard(nodes, tasks int) *board {
-	b := newBoard(state.New().View(), epoch)
-	for i := range nodes {
-		b.set(&state.Node{ID: fmt.Sprintf("n%05d", i), Status: swarm.NodeStatus{State: swarm.NodeStateReady}})
+// BenchmarkScheduleLast compares the last tenth of a service's tasks with the first: placing does not get slower while a
+// cluster fills.
+func BenchmarkScheduleLast(b *testing.B) {
+	const parts = 10
+	l := benchLoad{nodes: 1000, tasks: 100_000}
+	var first, last time.Duration
+	for range b.N {
+		board := (benchLoad{nodes: l.nodes}).board()
+		for part := range parts {
+			for i := range l.tasks / parts {
+				board.set(benchTask(part*l.tasks/parts+i, "web", part*l.tasks/parts+i+1))
+			}
+			board.begin(epoch)
+			runtime.GC()
+			from := cpuTime()
+			(&scheduler{b: board}).run()
+			switch took := cpuTime() - from; part {
+			case 0:
+				first += took
+			case parts - 1:
+				last += took
+			}
+		}
 	}
-	b.set(&state.Service{ID: "web", SpecVersion: 1})
-	b.set(&state.Revision{ServiceID: "web", SpecVersion: 1})
-	for i := range tasks {
-		b.set(&state.Task{
-			ID: fmt.Sprintf("t%07d", i), ServiceID: "web", SpecVersion: 1, Slot: i + 1, DesiredState: swarm.TaskStateRunning,
-			Status: swarm.TaskStatus{State: swarm.TaskStatePending},
-		})
+	b.ReportMetric(float64(last)/float64(first), "last/first")
+}
+
+// cpuTime is what this process has used of all processors: it does not depend on what else the machine does.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+type benchLoad struct {
+	nodes, tasks       int
+	constrained, alone bool
+}
+
+func (l benchLoad) String() string {
+	s := fmt.Sprintf("%dx%d", l.nodes, l.tasks)
+	if l.constrained {
+		s += "-constrained"
+	}
+	if l.alone {
+		s += "-alone"
+	}
+	return s
+}
+
+func (l benchLoad) board() *board {
+	b := newBoard(state.New().View(), epoch)
+	for i := range l.nodes {
+		n := &state.Node{ID: fmt.Sprintf("n%05d", i), Status: swarm.NodeStatus{State: swarm.NodeStateReady}}
+		n.Spec.Labels = map[string]string{"zone": fmt.Sprint(i % 3)}
+		b.set(n)
+	}
+	service := func(id string) {
+		b.set(&state.Service{ID: id, SpecVersion: 1})
+		r := &state.Revision{ServiceID: id, SpecVersion: 1}
+		if l.constrained {
+			r.Spec.Placement = &swarm.Placement{Constraints: []string{"node.labels.zone==0"}}
+		}
+		b.set(r)
+	}
+	if !l.alone {
+		service("web")
+	}
+	for i := range l.tasks {
+		id, slot := "web", i+1
+		if l.alone {
+			id, slot = fmt.Sprint("web", i), 1
+			service(id)
+		}
+		b.set(benchTask(i, id, slot))
 	}
 	return b
+}
+
+func benchTask(i int, service string, slot int) *state.Task {
+	return &state.Task{
+		ID: fmt.Sprintf("t%07d", i), ServiceID: service, SpecVersion: 1, Slot: slot, DesiredState: swarm.TaskStateRunning,
+		Status: swarm.TaskStatus{State: swarm.TaskStatePending},
+	}
 }
 
 // BenchmarkService takes a new service through the whole leader and an in-memory store: from its creation until all its

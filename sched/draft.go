@@ -63,14 +63,17 @@ func (b *board) put(o state.Object) {
 
 func (b *board) putTask(t *state.Task) {
 	i := b.tasks[t.ID]
-	switch {
-	case i == nil:
+	if i == nil {
 		b.draft.entries = append(b.draft.entries, draftEntry{t, nil, b.draft.unit})
-	case i.pass != b.pass:
+		b.setTask(t.ID, t)
+		b.tasks[t.ID].pass = b.pass
+		return
+	}
+	if i.pass != b.pass {
+		i.pass = b.pass
 		b.draft.entries = append(b.draft.entries, draftEntry{t, i.Task, b.draft.unit})
 	}
-	b.setTask(t.ID, t)
-	b.tasks[t.ID].pass = b.pass
+	b.changeTask(i, t)
 }
 
 // putSpec drafts a service whose spec is another: clients that saw the one before are told so when they update it.

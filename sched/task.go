@@ -13,8 +13,9 @@ import (
 type taskInfo struct {
 	*state.Task
 	rev   *revisionInfo // nil if unknown
-	waits waiting       // as it was counted
-	pass  int           // the last pass that drafted a change of it
+	place *placeInfo
+	waits waiting // as it was counted
+	pass  int     // the last pass that drafted a change of it
 }
 
 // waiting is what a task waits for the leader to do.
@@ -86,7 +87,15 @@ func (b *board) setTask(id string, t *state.Task) {
 		i = &taskInfo{Task: t, rev: b.service(t.ServiceID).revisions[t.SpecVersion]}
 		b.tasks[id] = i
 		b.count(i)
-	case b.small(i.Task, t) && i.rev == b.services[t.ServiceID].revisions[t.SpecVersion]:
+	default:
+		b.changeTask(i, t)
+	}
+}
+
+// changeTask puts the next version of a task that is on the board.
+func (b *board) changeTask(i *taskInfo, t *state.Task) {
+	switch {
+	case b.small(i, t):
 		b.markTask(i.Task, t)
 		b.exchange(i, t)
 	default:
@@ -102,11 +111,12 @@ func (b *board) setTask(id string, t *state.Task) {
 
 // small tells whether a task changed so that only its node's counts and what it waits for may be others. Most changes are
 // so: it got a node, its state moved on, the store said that it has the leader's change.
-func (b *board) small(old, t *state.Task) bool {
-	if old.SpecVersion != t.SpecVersion || old.Place() != t.Place() || old.NodeID != t.NodeID && old.NodeID != "" {
+func (b *board) small(i *taskInfo, t *state.Task) bool {
+	old := i.Task
+	if i.rev == nil || old.SpecVersion != t.SpecVersion || old.Place() != t.Place() || old.NodeID != t.NodeID && old.NodeID != "" {
 		return false
 	}
-	if tasks := b.services[t.ServiceID].tasksIn(t.Place()); len(tasks) > 1 && (old.Version != t.Version || !old.CreatedAt.Equal(t.CreatedAt)) {
+	if len(i.place.tasks) > 1 && (old.Version != t.Version || !old.CreatedAt.Equal(t.CreatedAt)) {
 		return false // it may be another's turn to be the oldest
 	}
 	if len(old.Networks) == 0 && len(t.Networks) == 0 {
@@ -119,8 +129,7 @@ func (b *board) small(old, t *state.Task) bool {
 
 // exchange puts the next version of a task, which is a small change, in place of the one before.
 func (b *board) exchange(i *taskInfo, t *state.Task) {
-	old := i.Task
-	p := b.services[t.ServiceID].places[t.Place()]
+	old, p := i.Task, i.place
 	tasks := make([]*state.Task, len(p.tasks))
 	copy(tasks, p.tasks)
 	tasks[slices.Index(tasks, old)] = t
@@ -160,6 +169,7 @@ func (b *board) count(i *taskInfo) {
 		s.places[t.Place()] = p
 		s.counts[vacant]++
 	}
+	i.place = p
 	at, _ := slices.BinarySearchFunc(p.tasks, t, byAge)
 	p.tasks = slices.Insert(slices.Clip(p.tasks), at, t)
 	if t.NodeID != "" {
@@ -239,7 +249,7 @@ func (b *board) markTask(old, t *state.Task) {
 	if old.Status.State == t.Status.State {
 		return
 	}
-	switch s := b.service(t.ServiceID); {
+	switch s := b.services[t.ServiceID]; {
 	case t.Status.State == swarm.TaskStateRunning && s.rollout != nil,
 		t.Status.State == swarm.TaskStateReady && t.Crashes > freeCrashes:
 		b.touchPlace(t.ServiceID, t.Place())
