@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -52,6 +53,9 @@ func (p *program) serviceExplain() *cli.Command {
 	}
 }
 
+// maxExplained is how many rows a table for people has.
+const maxExplained = 100
+
 func (p *program) printExplanation(e *sched.Explanation) error {
 	fmt.Fprintf(p.out, "%s (%s): %s; %s.\n", e.Service, e.Mode, progressOf(e), strings.TrimSuffix(e.Summary, "."))
 	if u := e.Update; u != nil && u.State != "" {
@@ -60,36 +64,47 @@ func (p *program) printExplanation(e *sched.Explanation) error {
 	if r := e.Rebalance; r != nil {
 		fmt.Fprintf(p.out, "Rebalance: %d %s to move\n", len(r.Tasks), plural(len(r.Tasks), "task"))
 	}
-	table := tabwriter.NewWriter(p.out, 6, 1, 3, ' ', 0)
 	if len(e.Tasks) > 0 {
-		fmt.Fprintln(p.out, "\nNot as wanted:")
-		fmt.Fprintln(table, "TASK\tNODE\tSTATE\tNEXT LOOK\tREASON")
+		rows := [][]string{{"TASK", "NODE", "STATE", "NEXT LOOK", "REASON"}}
 		for _, t := range e.Tasks {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", explainedTask(e, t), orDash(t.Node), orDash(string(t.State)), fromNow(t.Next), oneLine(t.Reason))
+			rows = append(rows, []string{explainedTask(e, t), orDash(t.Node), orDash(string(t.State)), fromNow(t.Next), oneLine(t.Reason)})
 		}
-		if err := table.Flush(); err != nil {
+		if err := p.explained("Not as wanted", rows); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintln(p.out, "\nNodes:")
-	columns := []string{"NODE", "ORDER", "ITS TASKS", "ALL TASKS", "FAILURES", "REASON"}
-	spread := len(e.Spread) > 0
-	if spread {
-		columns = append(columns[:2], append([]string{"SPREAD"}, columns[2:]...)...)
-	}
-	fmt.Fprintln(table, strings.Join(columns, "\t"))
+	rows := [][]string{{"NODE", "ORDER", "SPREAD", "ITS TASKS", "ALL TASKS", "FAILURES", "REASON"}}
 	for _, n := range e.Nodes {
 		order := "-"
 		if n.Order > 0 {
 			order = fmt.Sprint(n.Order)
 		}
-		cells := []string{cmp.Or(n.Hostname, n.ID), order, fmt.Sprint(n.ServiceTasks), fmt.Sprint(n.Tasks), fmt.Sprint(n.Failures), nodeVerdict(n)}
-		if spread {
-			cells = append(cells[:2], append([]string{branchOf(e.Spread, n)}, cells[2:]...)...)
-		}
-		fmt.Fprintln(table, strings.Join(cells, "\t"))
+		rows = append(rows, []string{
+			cmp.Or(n.Hostname, n.ID), order, branchOf(e.Spread, n), fmt.Sprint(n.ServiceTasks), fmt.Sprint(n.Tasks), fmt.Sprint(n.Failures), nodeVerdict(n),
+		})
 	}
-	return table.Flush()
+	if len(e.Spread) == 0 {
+		for i := range rows {
+			rows[i] = slices.Delete(rows[i], 2, 3)
+		}
+	}
+	return p.explained("Nodes", rows)
+}
+
+// explained prints a table, of many rows only the first.
+func (p *program) explained(title string, rows [][]string) error {
+	fmt.Fprintf(p.out, "\n%s:\n", title)
+	table := tabwriter.NewWriter(p.out, 6, 1, 3, ' ', 0)
+	for _, row := range rows[:min(len(rows), maxExplained+1)] {
+		fmt.Fprintln(table, strings.Join(row, "\t"))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if more := len(rows) - 1 - maxExplained; more > 0 {
+		fmt.Fprintf(p.out, "… and %d more: --format json has all\n", more)
+	}
+	return nil
 }
 
 // progressOf is how far the service is.

@@ -13,6 +13,8 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/meshswarm/meshswarm/sched"
 )
 
 func TestServicePorts(t *testing.T) {
@@ -311,5 +313,21 @@ func TestConvergeComplaints(t *testing.T) {
 	})
 	if diff := cmp.Diff([]string{"port 80 is busy"}, w.complaints); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A service of thousands of tasks is explained on a few screens.
+func TestExplainMany(t *testing.T) {
+	e := &sched.Explanation{Service: "web", Mode: "replicated", Wanted: 5000, Summary: "another task would get no node", Tasks: make([]sched.TaskExplanation, 5000)}
+	for i := range e.Tasks {
+		e.Tasks[i].Slot = i + 1
+	}
+	var out bytes.Buffer
+	if err := (&program{out: &out}).printExplanation(e); err != nil {
+		t.Fatal(err)
+	}
+	text := out.String()
+	if !strings.Contains(text, "web.100 ") || strings.Contains(text, "web.101 ") || !strings.Contains(text, "… and 4900 more: --format json has all\n") {
+		t.Error(text)
 	}
 }
