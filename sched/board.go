@@ -33,7 +33,7 @@ type board struct {
 
 	// Work. Sets that follow from the objects' states:
 	unallocated map[string]struct{} // tasks that wait for addresses
-	unassigned  map[string]struct{} // tasks that wait for a node
+	unassigned  taskList            // tasks that wait for a node
 	reapable    map[string]struct{} // tasks that are over
 	netless     map[string]struct{} // networks without a subnet
 	doomed      map[string]struct{} // networks pending deletion
@@ -73,7 +73,7 @@ func newBoard(v state.View, at time.Time) *board {
 		now: at, index: v.Index(), news: true,
 		nodes: map[string]*nodeInfo{}, networks: map[string]*networkInfo{}, services: map[string]*serviceInfo{},
 		tasks: map[string]*taskInfo{}, ports: map[portKey]string{},
-		unallocated: set{}, unassigned: set{}, reapable: set{}, netless: set{}, doomed: set{}, meshless: set{}, deserted: set{}, blocked: set{},
+		unallocated: set{}, reapable: set{}, netless: set{}, doomed: set{}, meshless: set{}, deserted: set{}, blocked: set{},
 		dirty: set{}, ending: set{}, crowded: map[placeKey]struct{}{}, freshNew: set{},
 		desert: map[string]time.Time{}, held: map[string]time.Time{}, review: map[string]*state.Node{}, global: set{}, gentle: set{},
 	}

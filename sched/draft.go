@@ -69,6 +69,11 @@ func (b *board) putTask(t *state.Task) {
 		b.tasks[t.ID].pass = b.pass
 		return
 	}
+	b.change(i, t)
+}
+
+// change drafts the next version of a task that is on the board.
+func (b *board) change(i *taskInfo, t *state.Task) {
 	if i.pass != b.pass {
 		i.pass = b.pass
 		b.draft.entries = append(b.draft.entries, draftEntry{t, i.Task, b.draft.unit})

@@ -105,6 +105,14 @@ func (st *stage) board(shuffle func(n int) []int) *board {
 	return b
 }
 
+func (l taskList) ids() set {
+	out := set{}
+	for _, i := range l {
+		out[i.ID] = struct{}{}
+	}
+	return out
+}
+
 func inOrder(n int) []int {
 	out := make([]int, n)
 	for i := range out {
@@ -146,8 +154,8 @@ func TestPlacementProperties(t *testing.T) {
 		for _, n := range b.nodes {
 			st.checkNode(r, b, n)
 		}
-		for id := range b.unassigned {
-			i := b.tasks[id]
+		for _, i := range b.unassigned {
+			id := i.ID
 			j := newJudge(i.rev, epoch)
 			for _, n := range b.nodes {
 				if (i.NodeID == "" || i.NodeID == n.id) && j.fits(n) {

@@ -167,7 +167,7 @@ func checkBoard(r *rapid.T, w *world) {
 		}
 	}
 	for name, sets := range map[string][2]set{
-		"unallocated": {want.unallocated, got.unallocated}, "unassigned": {want.unassigned, got.unassigned}, "reapable": {want.reapable, got.reapable},
+		"unallocated": {want.unallocated, got.unallocated}, "unassigned": {want.unassigned.ids(), got.unassigned.ids()}, "reapable": {want.reapable, got.reapable},
 		"netless": {want.netless, got.netless}, "doomed": {want.doomed, got.doomed}, "meshless": {want.meshless, got.meshless},
 	} {
 		if d := cmp.Diff(sets[0], sets[1], cmpopts.EquateEmpty()); d != "" {

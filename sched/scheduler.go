@@ -26,10 +26,7 @@ func (s *scheduler) run() {
 	b := s.b
 	todo := b.freshTBD
 	if b.capacity {
-		todo = make([]*taskInfo, 0, len(b.unassigned))
-		for id := range b.unassigned {
-			todo = append(todo, b.tasks[id])
-		}
+		todo = b.unassigned
 	}
 	b.capacity, b.freshTBD = false, nil // before drafting: what drafts free is for the next pass
 	groups := grouped(todo)
@@ -92,7 +89,7 @@ func (s *scheduler) place(todo *group) {
 	b, r, tasks := s.b, todo.rev, todo.tasks
 	k := revisionKey{r.ServiceID, r.SpecVersion}
 	for len(tasks) > 0 && tasks[0].task.NodeID != "" {
-		s.settle(r, tasks[0].task.Task)
+		s.settle(r, tasks[0].task)
 		tasks = tasks[1:]
 	}
 	if len(tasks) == 0 {
@@ -112,7 +109,7 @@ func (s *scheduler) place(todo *group) {
 	}
 	for len(tasks) > 0 && !g.empty() {
 		n := g.best().node
-		s.assign(tasks[0].task.Task, n, r)
+		s.assign(tasks[0].task, n, r)
 		tasks = tasks[1:]
 		g.took(j.still(n), n.rank(k, b.now))
 	}
@@ -156,7 +153,7 @@ func (s *scheduler) placeFirst(j *judge, c *class, tasks []queued) (*grove, []qu
 		}
 		r := n.rank(k, s.b.now)
 		if r.failures == 0 && r.same == 0 {
-			s.assign(tasks[0].task.Task, n, j.r)
+			s.assign(tasks[0].task, n, j.r)
 			tasks = tasks[1:]
 			if !j.still(n) {
 				continue
@@ -170,13 +167,13 @@ func (s *scheduler) placeFirst(j *judge, c *class, tasks []queued) (*grove, []qu
 }
 
 // settle decides about a task that was made for one node.
-func (s *scheduler) settle(r *revisionInfo, t *state.Task) {
+func (s *scheduler) settle(r *revisionInfo, t *taskInfo) {
 	j := newJudge(r, s.b.now)
 	if n := s.b.nodes[t.NodeID]; n != nil && j.fits(n) {
 		s.assign(t, n, r)
 		return
 	}
-	s.refuse(t, j.explain())
+	s.refuse(t.Task, j.explain())
 }
 
 // candidates orders the nodes that may take a task, as the judge says.
@@ -196,16 +193,16 @@ func (b *board) candidates(j *judge, d direction) *grove {
 	return g
 }
 
-func (s *scheduler) assign(t *state.Task, n *nodeInfo, r *revisionInfo) {
+func (s *scheduler) assign(t *taskInfo, n *nodeInfo, r *revisionInfo) {
 	clear(s.hopeless)
 	s.b.together()
-	c := *t
+	c := *t.Task
 	c.NodeID = n.node.ID
 	c.Status = swarm.TaskStatus{Timestamp: s.b.now, State: swarm.TaskStateAssigned, Message: "scheduler assigned task to node"}
 	if len(r.generic) > 0 {
 		c.GenericResources = n.generic.take(r.generic)
 	}
-	s.b.put(&c)
+	s.b.change(t, &c)
 }
 
 func (s *scheduler) refuseAll(tasks []queued, text string) {

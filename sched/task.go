@@ -15,6 +15,7 @@ type taskInfo struct {
 	rev   *revisionInfo // nil if unknown
 	place *placeInfo
 	waits waiting // as it was counted
+	at    int     // where in the list of tasks that wait for a node
 	pass  int     // the last pass that drafted a change of it
 }
 
@@ -40,6 +41,22 @@ func waitsFor(t *state.Task) waiting {
 	return forNothing
 }
 
+// taskList is a set of tasks that each know their place in it. It is in no order.
+type taskList []*taskInfo
+
+func (l *taskList) add(i *taskInfo) {
+	i.at = len(*l)
+	*l = append(*l, i)
+}
+
+func (l *taskList) remove(i *taskInfo) {
+	last := len(*l) - 1
+	moved := (*l)[last]
+	(*l)[i.at], moved.at = moved, i.at
+	(*l)[last] = nil
+	*l = (*l)[:last]
+}
+
 // queue puts a task into the set of those that wait for the same.
 func (b *board) queue(i *taskInfo) {
 	switch i.waits = waitsFor(i.Task); i.waits {
@@ -47,7 +64,7 @@ func (b *board) queue(i *taskInfo) {
 		b.unallocated[i.ID] = struct{}{}
 		b.freshNew[i.ID] = struct{}{}
 	case forNode:
-		b.unassigned[i.ID] = struct{}{}
+		b.unassigned.add(i)
 		b.freshTBD = append(b.freshTBD, i)
 	case forRemoval:
 		b.reapable[i.ID] = struct{}{}
@@ -60,7 +77,7 @@ func (b *board) unqueue(i *taskInfo) {
 		delete(b.unallocated, i.ID)
 		delete(b.freshNew, i.ID)
 	case forNode:
-		delete(b.unassigned, i.ID)
+		b.unassigned.remove(i)
 	case forRemoval:
 		delete(b.reapable, i.ID)
 	}
