@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"net/netip"
 	"sync"
 
@@ -292,6 +293,19 @@ func (a *audit) running(service string, version uint64) int {
 		}
 	}
 	return n
+}
+
+// describe counts a service's tasks by what they are and shall be, for complaints.
+func (a *audit) describe(service string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	counts := map[string]int{}
+	for _, t := range a.tasks {
+		if t.ServiceID == service {
+			counts[fmt.Sprintf("%s (shall be %s) %s", t.Status.State, t.DesiredState, t.Status.Err)]++
+		}
+	}
+	return fmt.Sprint(counts)
 }
 
 // update tells the state of a service's update.

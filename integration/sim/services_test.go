@@ -97,7 +97,9 @@ func (s *simulation) allRunning() {
 		}
 		for _, v := range s.services {
 			if n := l.audit.running(v.id, v.version); n != v.replicas {
-				return fmt.Errorf("%d of %d tasks of %s run", n, v.replicas, v.id)
+				return lazy(func() string {
+					return fmt.Sprintf("%d of %d tasks of %s run: %s", n, v.replicas, v.id, l.audit.describe(v.id))
+				})
 			}
 		}
 		return nil

@@ -253,6 +253,12 @@ func (s *simulation) nodesReady(n int) {
 	})
 }
 
+// lazy is an error whose text is worked out when somebody reads it: most attempts of until fail unread.
+type lazy func() string
+
+// Error implements error.
+func (l lazy) Error() string { return l() }
+
 // until tries again and again until there is no error, or patience is over.
 func (s *simulation) until(what string, try func() error) {
 	s.Helper()
