@@ -57,8 +57,7 @@ func newControl(s settings, m *member, c *rpc.Client, identity func() *secrets.I
 	}
 	k.manager.raft = k.raft
 	k.dispatcher, err = dispatch.New(dispatch.Config{
-		Store: k.store, Proposer: k.raft, Diff: sched.Diff,
-		Index:  func(v state.View) func(string) state.Assignments { return sched.NewAssignIndex(v).Assign },
+		Store: k.store, Proposer: k.raft,
 		Leader: func() string { _, addr := k.raft.Leader(); return addr },
 		Logger: s.Logger, Registry: s.Registry,
 	})

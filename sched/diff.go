@@ -8,7 +8,8 @@ import (
 	"github.com/meshswarm/meshswarm/raft/state"
 )
 
-// Diff is what turns old into new: rows to set, and keys to remove. changed is false if there is nothing to do.
+// Diff is what turns old into new: rows to set, and keys to remove. changed is false if there is nothing to do. A status of
+// a task that its node reported is no news for that node, until the task has ended.
 func Diff(old, new state.Assignments) (set state.Assignments, rm state.Removals, changed bool) {
 	set.Tasks, rm.Tasks = diff(old.Tasks, new.Tasks, sameTask)
 	set.Networks, rm.Networks = diff(old.Networks, new.Networks, sameNetwork)
@@ -66,7 +67,7 @@ func patch[V any](m, set map[string]V, rm []string) map[string]V {
 // sameTask relies on what the store promises: a task object with the same Modified is the same, and so is the revision
 // that it follows.
 func sameTask(a, b state.AssignedTask) bool {
-	if a.Task.Modified != b.Task.Modified || a.Task.Modified == 0 {
+	if a.Task.Modified == 0 || (a.Task.Modified != b.Task.Modified && !isEcho(&a.Task, &b.Task)) {
 		return reflect.DeepEqual(a, b)
 	}
 	return a.Task.ID == b.Task.ID && a.Task.SpecVersion == b.Task.SpecVersion &&

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -36,6 +37,7 @@ type clientSession struct {
 
 	// The receiver's.
 	have     state.Assignments
+	part     state.Delta // what came of a change so far
 	seq      uint64
 	synced   bool // have follows from a full delta without a gap
 	welcomed bool
@@ -177,11 +179,11 @@ func (s *clientSession) receive() error {
 	}
 }
 
-// apply takes one delta. After a gap nothing counts until the next full one, which is asked for once.
+// apply takes one delta, or a part of one. After a gap nothing counts until the next full one, which is asked for once.
 func (s *clientSession) apply(d state.Delta, more bool) {
 	switch {
 	case d.Full:
-		s.have, s.synced = state.Assignments{}, true
+		s.part, s.synced = state.Delta{}, true
 	case !s.synced:
 		return
 	case d.Seq != s.seq+1:
@@ -190,10 +192,38 @@ func (s *clientSession) apply(d state.Delta, more bool) {
 		s.note(upMessage{Resync: true})
 		return
 	}
-	s.have, s.seq = s.cfg.Patch(s.have, d), d.Seq
-	if !more {
-		s.assign.put(s.have, d.Index)
+	s.part, s.seq = join(s.part, d), d.Seq
+	if more {
+		return
 	}
+	s.have, s.part = s.cfg.Patch(s.have, s.part), state.Delta{}
+	s.assign.put(s.have, d.Index)
+}
+
+// join puts the parts of one change together; no key is in two of them. It may change a.
+func join(a, b state.Delta) state.Delta {
+	if a.Index == 0 {
+		return b
+	}
+	a.Set = state.Assignments{
+		Tasks: joinMap(a.Set.Tasks, b.Set.Tasks), Networks: joinMap(a.Set.Networks, b.Set.Networks),
+		Services: joinMap(a.Set.Services, b.Set.Services), Endpoints: joinMap(a.Set.Endpoints, b.Set.Endpoints),
+		Nodes: joinMap(a.Set.Nodes, b.Set.Nodes),
+	}
+	a.Remove = state.Removals{
+		Tasks: append(a.Remove.Tasks, b.Remove.Tasks...), Networks: append(a.Remove.Networks, b.Remove.Networks...),
+		Services: append(a.Remove.Services, b.Remove.Services...), Endpoints: append(a.Remove.Endpoints, b.Remove.Endpoints...),
+		Nodes: append(a.Remove.Nodes, b.Remove.Nodes...),
+	}
+	return a
+}
+
+func joinMap[V any](a, b map[string]V) map[string]V {
+	if a == nil {
+		return b
+	}
+	maps.Copy(a, b)
+	return a
 }
 
 // answer serves a reverse stream, or refuses it.

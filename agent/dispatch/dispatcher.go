@@ -20,11 +20,6 @@ import (
 type Config struct {
 	Store    *state.Store
 	Proposer Proposer
-	// Index works out once per view what the assignments of all nodes have in common, and returns what gives those of one
-	// node (sched.NewAssignIndex(v).Assign). Diff is sched.Diff. Both and what Index returns are called from many
-	// goroutines and must not change their arguments.
-	Index func(v state.View) (assign func(nodeID string) state.Assignments)
-	Diff  func(old, new state.Assignments) (set state.Assignments, rm state.Removals, changed bool)
 	// Leader gives the control address of the leader, "" when there is none: nodes that ask while this manager does not
 	// lead are sent there.
 	Leader func() string
@@ -49,8 +44,8 @@ type Dispatcher struct {
 // New checks cfg.
 func New(cfg Config) (*Dispatcher, error) {
 	switch {
-	case cfg.Store == nil, cfg.Proposer == nil, cfg.Index == nil, cfg.Diff == nil, cfg.Leader == nil:
-		return nil, errors.New("dispatch: a Dispatcher needs Store, Proposer, Index, Diff and Leader")
+	case cfg.Store == nil, cfg.Proposer == nil, cfg.Leader == nil:
+		return nil, errors.New("dispatch: a Dispatcher needs Store, Proposer and Leader")
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = wall{}

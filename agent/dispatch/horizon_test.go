@@ -261,6 +261,12 @@ func TestKnownDoesNotTrustTooMuch(t *testing.T) {
 	f.becomes("liar", swarm.NodeStateReady)
 	r.until("full", func(d downMessage) bool { return d.Delta != nil })
 	r.send(upMessage{Applied: 1 << 60})
+	eventually(t, "the claim is heard", func() bool {
+		h := m.dispatcher.term.horizon
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.nodes["liar"].current()
+	})
 	f.addNode("n2", swarm.NodeRoleWorker)
 	index := f.store.Index()
 	r.until("delta", func(d downMessage) bool { return d.Delta != nil && d.Delta.Index >= index })

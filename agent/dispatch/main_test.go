@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +16,7 @@ import (
 	"github.com/meshswarm/meshswarm/agent/rpc"
 	"github.com/meshswarm/meshswarm/raft/rafttest"
 	"github.com/meshswarm/meshswarm/raft/state"
+	"github.com/meshswarm/meshswarm/sched"
 	"github.com/meshswarm/meshswarm/secrets"
 	"github.com/meshswarm/meshswarm/secrets/secretstest"
 )
@@ -127,7 +126,7 @@ func (f *swarmFixture) startManager(id string, options ...managerOption) *manage
 		t.Fatal(err)
 	}
 	guard = NewGuard(f.store, m.server.Cut, nil)
-	cfg := Config{Store: f.store, Proposer: f.proposer, Index: fakeIndex, Diff: fakeDiff, Leader: f.leaderAddr}
+	cfg := Config{Store: f.store, Proposer: f.proposer, Leader: f.leaderAddr}
 	for _, o := range options {
 		o(&cfg)
 	}
@@ -260,7 +259,7 @@ func (f *swarmFixture) runNode(id string, managers ...*manager) *node {
 		RPC:      f.rpcClient(secretstest.Identity(f.t, f.authority, id, secrets.RoleWorker)),
 		Managers: func() []string { return addrs },
 		Facts:    func() Facts { return Facts{Description: swarm.NodeDescription{Hostname: "host-" + id}, MinPort: 1024} },
-		Handler:  n, Patch: fakePatch,
+		Handler:  n, Patch: sched.Patch,
 		Renew: func() { n.asked.Add(1) },
 	})
 	if err != nil {
@@ -299,64 +298,6 @@ func (f *swarmFixture) nodeState(id string) swarm.NodeState {
 func (f *swarmFixture) becomes(id string, want swarm.NodeState) {
 	f.t.Helper()
 	eventually(f.t, id+" becomes "+string(want), func() bool { return f.nodeState(id) == want })
-}
-
-func fakeIndex(v state.View) func(string) state.Assignments {
-	return func(nodeID string) state.Assignments { return fakeAssign(v, nodeID) }
-}
-
-// fakeAssign gives a node its tasks, and the names of all nodes.
-func fakeAssign(v state.View, nodeID string) state.Assignments {
-	a := state.Assignments{Tasks: map[string]state.AssignedTask{}, Nodes: map[string]state.AssignedNode{}}
-	for _, t := range v.TasksByNode(nodeID) {
-		task := *t
-		task.Status, task.AppliedAt, task.Header = swarm.TaskStatus{}, time.Time{}, state.Header{}
-		a.Tasks[t.ID] = state.AssignedTask{Task: task}
-	}
-	for _, n := range v.Nodes() {
-		a.Nodes[n.ID] = state.AssignedNode{ID: n.ID, Hostname: n.Description.Hostname}
-	}
-	return a
-}
-
-func fakeDiff(old, next state.Assignments) (set state.Assignments, rm state.Removals, changed bool) {
-	set.Tasks, rm.Tasks = diffMap(old.Tasks, next.Tasks)
-	set.Nodes, rm.Nodes = diffMap(old.Nodes, next.Nodes)
-	return set, rm, len(set.Tasks)+len(rm.Tasks)+len(set.Nodes)+len(rm.Nodes) > 0
-}
-
-func diffMap[V any](old, next map[string]V) (set map[string]V, rm []string) {
-	set = map[string]V{}
-	for k, v := range next {
-		if o, ok := old[k]; !ok || !reflect.DeepEqual(o, v) {
-			set[k] = v
-		}
-	}
-	for k := range old {
-		if _, ok := next[k]; !ok {
-			rm = append(rm, k)
-		}
-	}
-	return set, rm
-}
-
-func fakePatch(a state.Assignments, d state.Delta) state.Assignments {
-	if d.Full {
-		a = state.Assignments{}
-	}
-	a.Tasks = patchMap(a.Tasks, d.Set.Tasks, d.Remove.Tasks)
-	a.Nodes = patchMap(a.Nodes, d.Set.Nodes, d.Remove.Nodes)
-	return a
-}
-
-func patchMap[V any](old, set map[string]V, rm []string) map[string]V {
-	out := map[string]V{}
-	maps.Copy(out, old)
-	maps.Copy(out, set)
-	for _, k := range rm {
-		delete(out, k)
-	}
-	return out
 }
 
 // clock is a Clock that a test moves.

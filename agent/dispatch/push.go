@@ -2,19 +2,24 @@ package dispatch
 
 import (
 	"context"
-	"fmt"
+	"sync"
 	"time"
 
-	"github.com/meshswarm/meshswarm/agent/rpc"
 	"github.com/meshswarm/meshswarm/raft/state"
+	"github.com/meshswarm/meshswarm/sched"
 	"github.com/meshswarm/meshswarm/secrets"
 )
 
-// Assignments are computed at once when nothing has been sent for a while, and at most every pushGap otherwise. Where
-// computing them takes long, the gap grows with it: the leader spends at most a fifth of a processor on one node.
+// Assignments go out at once when little has been sent for a while, and at most every pushGap otherwise. Where working them
+// out takes long, the gap grows with it: the leader spends at most a fifth of its time on pushing.
 const (
 	pushGap    = 10 * time.Millisecond
+	pushBurst  = 5
 	maxPushGap = 500 * time.Millisecond
+	// maxFulls bounds how many nodes are sent everything at the same time; a node that is slow to take it counts for
+	// fullHold only.
+	maxFulls = 32
+	fullHold = 2 * time.Second
 )
 
 // send is the session's sender: acknowledgements, requests, assignments, signs of life.
@@ -22,7 +27,7 @@ func (s *session) send(ctx context.Context) error {
 	period := s.term.cfg.Period
 	beat := time.NewTicker(period)
 	defer beat.Stop()
-	var next time.Time // not before: the next push
+	pushes := pace{gap: pushGap, burst: pushBurst}
 	for {
 		spoke, err := s.sendNotes()
 		if err != nil {
@@ -30,7 +35,7 @@ func (s *session) send(ctx context.Context) error {
 		}
 		var due <-chan time.Time
 		if s.isChanged() {
-			if wait := time.Until(next); wait > 0 {
+			if wait := pushes.wait(time.Now()); wait > 0 {
 				due = time.After(wait)
 			} else {
 				start := time.Now()
@@ -39,7 +44,7 @@ func (s *session) send(ctx context.Context) error {
 					return err
 				}
 				spoke = spoke || pushed
-				next = time.Now().Add(min(max(4*time.Since(start), pushGap), maxPushGap))
+				pushes.took(time.Now(), min(4*time.Since(start), maxPushGap))
 			}
 		}
 		if spoke {
@@ -92,31 +97,56 @@ func (s *session) push(ctx context.Context) (spoke bool, err error) {
 	if err := s.register(ctx); err != nil {
 		return false, err
 	}
-	view, now := s.term.assignments(s.node)
-	if err := s.pushRole(view.Node(s.node)); err != nil {
+	if err := s.pushRole(s.term.cfg.Store.View().Node(s.node)); err != nil {
 		return false, err
 	}
-	delta := state.Delta{Index: view.Index(), Full: full, Set: now}
-	if !full {
-		var changed bool
-		if delta.Set, delta.Remove, changed = s.term.cfg.Diff(s.sent, now); !changed {
-			s.term.horizon.looked(s, view.Index(), false)
-			return false, nil
-		}
-	}
-	s.term.horizon.looked(s, view.Index(), true)
-	messages, err := s.fit(delta)
-	if err != nil {
-		return false, err
-	}
-	for _, m := range messages {
-		if err := s.stream.SendRaw(m); err != nil {
+	if full {
+		release, err := s.term.takeFull(ctx)
+		if err != nil {
 			return false, err
 		}
+		defer release()
 	}
-	s.sent = now
+	update, err := s.next(ctx, full)
+	if err != nil || update.Empty() {
+		return false, err
+	}
+	p := parcel{send: s.stream.SendRaw, seq: s.seq}
+	if err := p.pack(&update); err != nil {
+		return false, err
+	}
+	s.seq = p.seq
 	s.term.metrics.deltas.Inc()
 	return true, nil
+}
+
+// next works out what the node has to be told. Not more sessions do so at once than there are processors: the rest of the
+// leader shall not wait behind all of them.
+func (s *session) next(ctx context.Context, full bool) (sched.Update, error) {
+	select {
+	case s.term.turns <- struct{}{}:
+	case <-ctx.Done():
+		return sched.Update{}, context.Cause(ctx)
+	}
+	defer func() { <-s.term.turns }()
+	update, ok := s.assignments.Next(full)
+	if ok {
+		s.term.horizon.looked(s, update.Index, !update.Empty())
+	}
+	return update, nil
+}
+
+// takeFull waits for one of the places of those that are sent everything. release may be called more than once.
+func (t *term) takeFull(ctx context.Context) (release func(), err error) {
+	select {
+	case t.fulls <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	var once sync.Once
+	free := func() { once.Do(func() { <-t.fulls }) }
+	timer := time.AfterFunc(fullHold, free)
+	return func() { timer.Stop(); free() }, nil
 }
 
 // pushRole tells the node when its certificate no longer says what it should be.
@@ -129,59 +159,4 @@ func (s *session) pushRole(n *state.Node) error {
 	}
 	s.renewed = true
 	return s.stream.Send(downMessage{Renew: true})
-}
-
-// fit encodes a delta as one message, or as several when one would be too large.
-func (s *session) fit(d state.Delta) ([][]byte, error) {
-	var messages [][]byte
-	parts := []state.Delta{d}
-	for len(parts) > 0 {
-		part := parts[0]
-		part.Seq = s.seq + 1
-		data, err := encode(downMessage{Delta: &part, More: len(parts) > 1})
-		if err != nil {
-			return nil, err
-		}
-		if len(data) > rpc.MaxDown {
-			first, second, ok := halve(part)
-			if !ok {
-				return nil, fmt.Errorf("one object of the assignments takes %d bytes: %w", len(data), rpc.ErrMessageSize)
-			}
-			parts = append([]state.Delta{first, second}, parts[1:]...)
-			continue
-		}
-		messages = append(messages, data)
-		parts = parts[1:]
-		s.seq++
-	}
-	return messages, nil
-}
-
-// halve splits a delta in two that give the same when applied in turn; false when there are no two objects in it.
-func halve(d state.Delta) (first, second state.Delta, ok bool) {
-	var a, b state.Assignments
-	n := 0
-	a.Tasks, b.Tasks = halveMap(d.Set.Tasks, &n)
-	a.Networks, b.Networks = halveMap(d.Set.Networks, &n)
-	a.Services, b.Services = halveMap(d.Set.Services, &n)
-	a.Endpoints, b.Endpoints = halveMap(d.Set.Endpoints, &n)
-	a.Nodes, b.Nodes = halveMap(d.Set.Nodes, &n)
-	first, second = d, state.Delta{Index: d.Index, Set: b}
-	first.Set = a
-	return first, second, n > 1
-}
-
-// halveMap deals out the objects of m; n counts those dealt out so far.
-func halveMap[V any](m map[string]V, n *int) (a, b map[string]V) {
-	for k, v := range m {
-		half := &a
-		if *n++; *n%2 == 0 {
-			half = &b
-		}
-		if *half == nil {
-			*half = map[string]V{}
-		}
-		(*half)[k] = v
-	}
-	return a, b
 }

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meshswarm/meshswarm/agent/rpc"
-	"github.com/meshswarm/meshswarm/raft/state"
+	"github.com/meshswarm/meshswarm/sched"
 	"github.com/meshswarm/meshswarm/secrets"
 )
 
@@ -32,11 +31,11 @@ type session struct {
 	rate, factsRate limiter
 
 	// What the sender knows, and nobody else.
-	sent     state.Assignments
-	seq      uint64
-	renewed  bool
-	checked  uint64 // Modified of the node when the facts were last found in it ...
-	checkedF uint64 // ... and the version of those facts
+	assignments *sched.Subscription
+	seq         uint64
+	renewed     bool
+	checked     uint64 // Modified of the node when the facts were last found in it ...
+	checkedF    uint64 // ... and the version of those facts
 
 	asks []uint64 // horizon's
 
@@ -51,7 +50,7 @@ type session struct {
 }
 
 // maxMessages bounds what one node may send in a second.
-const maxMessages = 200
+const maxMessages = 500
 
 // ServeSession is the handler of POST /v1/session.
 func (d *Dispatcher) ServeSession(w http.ResponseWriter, r *http.Request) {
@@ -239,13 +238,4 @@ func remoteHost(r *http.Request) string {
 		return ""
 	}
 	return host
-}
-
-// encode is json.Marshal for our own types, which never fail.
-func encode(m downMessage) ([]byte, error) {
-	data, err := json.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encode message: %w", err)
-	}
-	return data, nil
 }

@@ -2,10 +2,8 @@ package dispatch
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -13,6 +11,7 @@ import (
 
 	"github.com/meshswarm/meshswarm/agent/rpc"
 	"github.com/meshswarm/meshswarm/raft/state"
+	"github.com/meshswarm/meshswarm/sched"
 	"github.com/meshswarm/meshswarm/secrets"
 	"github.com/meshswarm/meshswarm/secrets/secretstest"
 )
@@ -162,7 +161,7 @@ func TestResync(t *testing.T) {
 
 // A node that sees a gap asks once, and takes nothing until the full assignments come.
 func TestClientNoticesGap(t *testing.T) {
-	c, err := NewClient(ClientConfig{RPC: &rpc.Client{}, Managers: func() []string { return nil }, Facts: func() Facts { return Facts{} }, Handler: &node{}, Patch: fakePatch})
+	c, err := NewClient(ClientConfig{RPC: &rpc.Client{}, Managers: func() []string { return nil }, Facts: func() Facts { return Facts{} }, Handler: &node{}, Patch: sched.Patch})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,62 +389,4 @@ func TestRoleChangeAsksForRenewal(t *testing.T) {
 	f.becomes("n1", swarm.NodeStateReady)
 	change(f, f.store.View().Node("n1"), func(n *state.Node) { n.Spec.Role = swarm.NodeRoleManager })
 	eventually(t, "asked to renew", func() bool { return n.asked.Load() == 1 })
-}
-
-func TestHalve(t *testing.T) {
-	d := state.Delta{Full: true, Set: state.Assignments{Nodes: map[string]state.AssignedNode{}}, Remove: state.Removals{Tasks: []string{"x"}}}
-	for i := range 9 {
-		d.Set.Nodes[fmt.Sprint(i)] = state.AssignedNode{}
-	}
-	d.Set.Tasks = map[string]state.AssignedTask{"t": {}}
-	parts := []state.Delta{d}
-	for i := 0; i < len(parts); {
-		first, second, ok := halve(parts[i])
-		if !ok {
-			i++
-			continue
-		}
-		parts = slices.Replace(parts, i, i+1, first, second)
-	}
-	var a state.Assignments
-	for i, p := range parts {
-		if p.Full != (i == 0) || (len(p.Remove.Tasks) > 0) != (i == 0) {
-			t.Errorf("part %d: full %v, removals %v", i, p.Full, p.Remove)
-		}
-		a = fakePatch(a, p)
-	}
-	if len(parts) != 10 || len(a.Nodes) != 9 || len(a.Tasks) != 1 {
-		t.Errorf("%d parts, put together again %d nodes and %d tasks", len(parts), len(a.Nodes), len(a.Tasks))
-	}
-}
-
-// Assignments larger than a message go as several, each within the limit.
-func TestFit(t *testing.T) {
-	d := state.Delta{Full: true, Set: state.Assignments{Nodes: map[string]state.AssignedNode{}}}
-	for i := range 20 {
-		d.Set.Nodes[fmt.Sprint(i)] = state.AssignedNode{ID: fmt.Sprint(i), Hostname: longText(1 << 20)}
-	}
-	s := &session{seq: 5}
-	messages, err := s.fit(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var a state.Assignments
-	for i, data := range messages {
-		var m downMessage
-		if err := json.Unmarshal(data, &m); err != nil {
-			t.Fatal(err)
-		}
-		if len(data) > rpc.MaxDown || m.Delta.Seq != uint64(6+i) || m.Delta.Full != (i == 0) || m.More != (i < len(messages)-1) {
-			t.Errorf("message %d of %d: %d bytes, seq %d, full %v, more %v", i, len(messages), len(data), m.Delta.Seq, m.Delta.Full, m.More)
-		}
-		a = fakePatch(a, *m.Delta)
-	}
-	if len(messages) < 2 || len(a.Nodes) != 20 || s.seq != uint64(5+len(messages)) {
-		t.Errorf("%d messages, %d nodes", len(messages), len(a.Nodes))
-	}
-	d.Set.Nodes = map[string]state.AssignedNode{"x": {Hostname: longText(rpc.MaxDown)}}
-	if _, err := s.fit(d); err == nil {
-		t.Error("an object that fits no message was sent")
-	}
 }

@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	// reportGap is the least time between two batches: statuses that arrive meanwhile share the next one.
-	reportGap = 20 * time.Millisecond
+	// reportGap is the time between two batches that are not full, when there were more than reportBurst in a short while:
+	// statuses that arrive meanwhile share the next one.
+	reportGap   = 20 * time.Millisecond
+	reportBurst = 16
 	// maxStatusText bounds a status' message and error.
 	maxStatusText = 2 << 10
 	maxPorts      = 64
@@ -33,13 +35,17 @@ type report struct {
 // there is at most one per session; who does not keep to that is refused.
 type inbox struct {
 	ready chan struct{} // there is something
+	full  chan struct{} // there is a whole batch
 
 	mu      sync.Mutex
 	reports []report
+	total   int            // statuses in reports
 	waiting map[string]int // reports by node
 }
 
-func newInbox() *inbox { return &inbox{ready: make(chan struct{}, 1), waiting: map[string]int{}} }
+func newInbox() *inbox {
+	return &inbox{ready: make(chan struct{}, 1), full: make(chan struct{}, 1), waiting: map[string]int{}}
+}
 
 // maxWaiting allows for sessions that replaced each other.
 const maxWaiting = 4
@@ -55,11 +61,25 @@ func (i *inbox) put(r report) error {
 	}
 	i.waiting[r.node]++
 	i.reports = append(i.reports, r)
-	select {
-	case i.ready <- struct{}{}:
-	default:
-	}
+	i.total += len(r.statuses)
+	i.signal()
 	return nil
+}
+
+// signal says what there is. It needs mu.
+func (i *inbox) signal() {
+	if len(i.reports) > 0 {
+		select {
+		case i.ready <- struct{}{}:
+		default:
+		}
+	}
+	if i.total >= maxOps {
+		select {
+		case i.full <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // take removes the oldest reports, of at most maxOps statuses together.
@@ -78,32 +98,49 @@ func (i *inbox) take() []report {
 	}
 	taken := i.reports[:n:n]
 	i.reports = append([]report(nil), i.reports[n:]...)
+	for _, r := range taken {
+		i.total -= len(r.statuses)
+	}
+	select {
+	case <-i.full: // it was said of what is taken now
+	default:
+	}
+	i.signal()
 	return taken
 }
 
-// collect writes reports into the store: at once when it has been quiet, in batches otherwise.
+// collect writes reports into the store: at once when it has been quiet or there is a batch full of them, in batches
+// otherwise.
 func (t *term) collect(ctx context.Context) error {
+	batches := pace{gap: reportGap, burst: reportBurst}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.inbox.ready:
 		}
-		for reports := t.inbox.take(); len(reports) > 0; reports = t.inbox.take() {
-			if err := t.store(ctx, reports); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
-				return err
-			}
-			for _, r := range reports {
-				r.done()
-			}
+		if wait := batches.wait(time.Now()); wait > 0 {
+			timer := time.NewTimer(wait)
 			select {
 			case <-ctx.Done():
-				return nil
-			case <-time.After(reportGap):
+			case <-t.inbox.full:
+			case <-timer.C:
 			}
+			timer.Stop()
+		}
+		reports := t.inbox.take()
+		if len(reports) == 0 {
+			continue
+		}
+		if err := t.store(ctx, reports); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		batches.took(time.Now(), reportGap)
+		for _, r := range reports {
+			r.done()
 		}
 	}
 }

@@ -157,7 +157,7 @@ func TestProposerFailureEndsTerm(t *testing.T) {
 	change(f, f.store.View().Node("n1"), func(n *state.Node) { n.Status.State = swarm.NodeStateReady })
 	lost := errors.New("no quorum")
 	clk := newClock()
-	d, err := New(Config{Store: f.store, Proposer: f.proposer, Index: fakeIndex, Diff: fakeDiff, Leader: func() string { return "" }, Clock: clk})
+	d, err := New(Config{Store: f.store, Proposer: f.proposer, Leader: func() string { return "" }, Clock: clk})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/meshswarm/meshswarm/agent/rpc"
 	"github.com/meshswarm/meshswarm/raft/state"
+	"github.com/meshswarm/meshswarm/sched"
 )
 
 // term is what a Dispatcher knows during one leadership.
@@ -28,28 +30,10 @@ type term struct {
 	openings  map[string]int      // reverse streams asked for or open, by node ID
 	arrivals  limiter
 	horizon   *horizon
-	index     *index // of the newest view that somebody asked for
-}
-
-// index is what the assignments by one view have in common.
-type index struct {
-	view   state.View
-	once   sync.Once
-	assign func(nodeID string) state.Assignments
-}
-
-// assignments are a node's by the store as it is now. Sessions that ask at the same time share the work.
-func (t *term) assignments(node string) (state.View, state.Assignments) {
-	view := t.cfg.Store.View()
-	t.mu.Lock()
-	x := t.index
-	if x == nil || x.view.Index() < view.Index() {
-		x = &index{view: view}
-		t.index = x
-	}
-	t.mu.Unlock()
-	x.once.Do(func() { x.assign = t.cfg.Index(x.view) })
-	return x.view, x.assign(node)
+	// assigner knows what each node has to be told.
+	assigner *sched.Assigner
+	turns    chan struct{} // of sessions that work out what to tell
+	fulls    chan struct{} // of sessions that send everything
 }
 
 func newTerm(d *Dispatcher) *term {
@@ -57,6 +41,7 @@ func newTerm(d *Dispatcher) *term {
 		Dispatcher: d, sessions: map[string]*session{}, deadlines: map[string]time.Time{},
 		reverse: map[string]*reverse{}, openings: map[string]int{}, inbox: newInbox(), horizon: newHorizon(),
 		arrivals: limiter{limit: 20, window: 10 * time.Second},
+		assigner: sched.NewAssigner(), turns: make(chan struct{}, runtime.GOMAXPROCS(0)), fulls: make(chan struct{}, maxFulls),
 	}
 }
 
@@ -100,6 +85,7 @@ func (t *term) enter(s *session) error {
 	t.sessions[s.node] = s
 	t.deadlines[s.node] = t.cfg.Clock.Now().Add(t.cfg.Timeout)
 	t.horizon.enter(s)
+	s.assignments = t.assigner.Subscribe(s.node)
 	t.mu.Unlock()
 	if old != nil {
 		t.log.Debug("session replaced", "node", s.node, "addr", s.addr)
@@ -116,6 +102,9 @@ func (t *term) leave(s *session) {
 		delete(t.sessions, s.node)
 	}
 	t.horizon.leave(s)
+	if s.assignments != nil {
+		s.assignments.Close()
+	}
 }
 
 func (t *term) session(node string) *session {
@@ -133,8 +122,8 @@ func (t *term) alive(s *session) {
 	}
 }
 
-// observe follows the store: it keeps the deadlines in step with the nodes that are there, and tells the sessions that
-// something has changed.
+// observe follows the store: it keeps the deadlines in step with the nodes that are there, and wakes the sessions that have
+// something to tell.
 func (t *term) observe(ctx context.Context) error {
 	return t.cfg.Store.Follow(ctx, func(view state.View) {
 		var ready []string
@@ -144,15 +133,22 @@ func (t *term) observe(ctx context.Context) error {
 				ready = append(ready, n.ID)
 			}
 		}
+		t.assigner.Start(view)
 		t.horizon.begin(view.Index(), ready)
-		t.pokeAll()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, s := range t.sessions {
+			s.poke()
+		}
 	}, func(commits []state.Commit) {
 		for _, c := range commits {
 			for _, change := range c.Changes {
 				t.noteNode(change)
 			}
 		}
-		t.horizon.advance(commits[len(commits)-1].Index, t.pokeAll())
+		concerned := t.assigner.Apply(commits)
+		t.horizon.advance(t.assigner.Index(), concerned)
+		t.poke(concerned...)
 	})
 }
 
@@ -165,6 +161,7 @@ func (t *term) noteNode(c state.Change) {
 		}
 		t.expect(n, grace)
 		t.horizon.setReady(n.ID, NodeReady(n))
+		t.poke(n.ID) // its session holds it against what the node says of itself
 		return
 	}
 	n, ok := c.Old.(*state.Node)
@@ -193,12 +190,13 @@ func (t *term) expect(n *state.Node, grace time.Duration) {
 	}
 }
 
-func (t *term) pokeAll() (nodes []string) {
+// poke tells the sessions of these nodes that something has changed.
+func (t *term) poke(nodes ...string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for id, s := range t.sessions {
-		s.poke()
-		nodes = append(nodes, id)
+	for _, id := range nodes {
+		if s := t.sessions[id]; s != nil {
+			s.poke()
+		}
 	}
-	return nodes
 }
