@@ -97,9 +97,8 @@ func (m *manager) construct() (*life, error) {
 		return nil, err
 	}
 	l.dispatcher, err = dispatch.New(dispatch.Config{
-		Store: l.store, Proposer: l.raft, Diff: sched.Diff, Logger: m.log,
+		Store: l.store, Proposer: l.raft, Logger: m.log,
 		Period: m.slack * dispatch.DefaultPeriod, Timeout: m.slack * dispatch.DefaultTimeout,
-		Index:  func(v state.View) func(string) state.Assignments { return sched.NewAssignIndex(v).Assign },
 		Leader: func() string { _, addr := l.raft.Leader(); return addr },
 	})
 	if err != nil {
