@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/netip"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -21,7 +20,6 @@ import (
 	"github.com/meshswarm/meshswarm/raft/state"
 	"github.com/meshswarm/meshswarm/sched"
 	"github.com/meshswarm/meshswarm/secrets"
-	"github.com/meshswarm/meshswarm/secrets/secretstest"
 )
 
 // Resources of a simulated node.
@@ -32,7 +30,6 @@ const (
 
 // agent is a simulated node: a real session client and a real worker over a simulated engine.
 type agent struct {
-	t        testing.TB
 	id       string
 	identity *secrets.Identity
 	managers []string // control addresses, in the order in which this node tries them
@@ -52,15 +49,14 @@ type agent struct {
 	heard     int // assignments heard of
 }
 
-func newAgent(t testing.TB, i int, authority *secrets.Authority, managers []string, w *world, witness bool, slack time.Duration) *agent {
-	t.Helper()
-	a := &agent{
-		t: t, id: fmt.Sprintf("node%05d", i), engine: newEngine(w), line: newLine(i), witness: witness, slack: slack,
-	}
+// agentID is the ID of node number i.
+func agentID(i int) string { return fmt.Sprintf("node%05d", i) }
+
+func newAgent(i int, identity *secrets.Identity, managers []string, w *world, witness bool, slack time.Duration) *agent {
+	a := &agent{id: agentID(i), identity: identity, engine: newEngine(w), line: newLine(i), witness: witness, slack: slack}
 	for k := range managers {
 		a.managers = append(a.managers, managers[(i+k)%len(managers)])
 	}
-	a.identity = secretstest.Identity(t, authority, a.id, secrets.RoleWorker)
 	var key [32]byte
 	_, _ = rand.Read(key[:])
 	a.facts = dispatch.Facts{
@@ -75,20 +71,11 @@ func newAgent(t testing.TB, i int, authority *secrets.Authority, managers []stri
 	return a
 }
 
-// node is the agent as a new member in the store.
-func (a *agent) node() *state.Node {
-	return &state.Node{
-		ID: a.id, Role: swarm.NodeRoleWorker, Spec: swarm.NodeSpec{Role: swarm.NodeRoleWorker, Availability: swarm.NodeAvailabilityActive},
-		Status: swarm.NodeStatus{State: swarm.NodeStateUnknown},
-	}
-}
-
 // start begins a life of the node's agent.
-func (a *agent) start() {
-	a.t.Helper()
+func (a *agent) start() error {
 	conn, err := rpc.NewClient(rpc.ClientConfig{Identity: func() *secrets.Identity { return a.identity }, Dial: a.line.dial})
 	if err != nil {
-		a.t.Fatal(err)
+		return err
 	}
 	client, err := dispatch.NewClient(dispatch.ClientConfig{
 		RPC: conn, Managers: func() []string { return a.managers }, Facts: func() dispatch.Facts { return a.facts },
@@ -96,13 +83,13 @@ func (a *agent) start() {
 		Period: a.slack * dispatch.DefaultPeriod, Timeout: a.slack * dispatch.DefaultTimeout,
 	})
 	if err != nil {
-		a.t.Fatal(err)
+		return err
 	}
 	// Every stop waits until all nodes know of it, as in the product.
 	drain := func(ctx context.Context, t state.AssignedTask) error { return client.Known(ctx, t.Task.Modified) }
 	worker, err := task.NewWorker(task.Config{Executor: a.engine, Report: client.Report, Drain: drain})
 	if err != nil {
-		a.t.Fatal(err)
+		return err
 	}
 	a.mu.Lock()
 	a.client, a.worker = client, worker
@@ -118,6 +105,7 @@ func (a *agent) start() {
 		conn.Close()
 		return err
 	}
+	return nil
 }
 
 // crash is a power cut.

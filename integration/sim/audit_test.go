@@ -21,8 +21,8 @@ import (
 // It also counts what runs, so that nobody has to walk the store to know.
 type audit struct {
 	complaints
-	name  string
-	world *world
+	name     string
+	suspects *suspects
 
 	mu         sync.Mutex
 	tasks      map[string]*state.Task
@@ -39,8 +39,8 @@ type audit struct {
 	startFirst map[string]bool
 }
 
-func newAudit(name string, w *world) *audit {
-	a := &audit{name: name, world: w, tasks: map[string]*state.Task{}, services: map[string]*state.Service{}}
+func newAudit(name string, s *suspects) *audit {
+	a := &audit{name: name, suspects: s, tasks: map[string]*state.Task{}, services: map[string]*state.Service{}}
 	a.reset()
 	return a
 }
@@ -64,7 +64,7 @@ func (a *audit) begin(v state.View) {
 	a.restarts++
 	for _, n := range v.Nodes() {
 		if n.Status.State == swarm.NodeStateDown {
-			a.world.giveUp(n.ID)
+			a.suspects.giveUp(n.ID)
 		}
 	}
 	for _, s := range v.Services() {
@@ -110,7 +110,7 @@ func (a *audit) commit(c state.Commit) {
 			}
 		case *state.Node:
 			if o.Status.State == swarm.NodeStateDown {
-				a.world.giveUp(o.ID)
+				a.suspects.giveUp(o.ID)
 			}
 			continue
 		default:
@@ -267,7 +267,7 @@ func (a *audit) crowd(k placeKey) {
 		allowed = 2
 	}
 	for _, t := range a.places[k] {
-		if !a.world.everLost(t.NodeID) {
+		if !a.suspects.has(t.NodeID) {
 			n++
 			text += " " + t.Name() + " (wanted " + string(t.DesiredState) + ")"
 		}

@@ -52,7 +52,7 @@ func TestAuditBites(t *testing.T) {
 		{"VIP of a task", changes{pair(nil, published("s1")), pair(nil, slotTask("b", swarm.TaskStateReady, "10.0.0.9"))}, "has owners"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a := newAudit("m", newWorld())
+			a := newAudit("m", newSuspects())
 			a.commits([]state.Commit{{Index: 1, Changes: changes{pair(nil, running)}}, {Index: 2, Changes: c.list}})
 			list, n := a.all()
 			text := strings.Join(list, "\n")
@@ -70,17 +70,21 @@ func TestWorldBites(t *testing.T) {
 	w.starts(state.AssignedTask{Task: *one})
 	w.stops(one.ID)
 	w.starts(state.AssignedTask{Task: *two})
-	if list, n := w.all(); n > 0 {
-		t.Errorf("one after the other: %q", list)
+	if _, n := w.all(); n > 0 || len(w.overlaps) > 0 {
+		t.Errorf("one after the other: %+v", w)
 	}
 	one.Networks = two.Networks
+	one.NodeID = "n2"
 	w.starts(state.AssignedTask{Task: *one})
-	if list, n := w.all(); n != 2 {
-		t.Errorf("two with one address: %q", list)
+	if _, n := w.all(); n != 1 || len(w.overlaps) != 1 {
+		t.Fatalf("two with one address: %+v", w)
 	}
-	w.lose([]string{"n1"})
-	w.starts(state.AssignedTask{Task: *slotTask("c", "", "10.0.0.3")})
-	if list, n := w.all(); n != 2 {
-		t.Errorf("a third on a lost node: %q", list)
+	s := newSuspects()
+	if s.excuses(w.overlaps[0]) {
+		t.Error("an overlap on nodes that were always there is excused")
+	}
+	s.giveUp("n1")
+	if !s.excuses(w.overlaps[0]) || s.falselyDown() != 1 {
+		t.Error("an overlap with a node that was given up is not excused")
 	}
 }

@@ -2,9 +2,7 @@ package sim
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"reflect"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -17,8 +15,11 @@ func (s *simulation) checkAll() {
 	view := s.checkSame()
 	s.checkTasks(view)
 	s.checkAddresses(view)
-	s.checkWorld(view)
+	var truth Truth
+	s.nodes.call("Truth", struct{}{}, &truth)
+	s.checkWorld(view, truth)
 	s.checkTold(view)
+	s.report.Nodes = truth.Memory
 	for _, m := range s.managers {
 		s.past = append(s.past, m.alive().audit)
 	}
@@ -28,8 +29,7 @@ func (s *simulation) checkAll() {
 		s.report.Store.Changes = max(s.report.Store.Changes, a.changes)
 		s.report.Store.MostTasks = max(s.report.Store.MostTasks, a.maxTasks)
 	}
-	s.complain(s.world.all())
-	s.report.FalselyDown = s.world.falselyDown()
+	s.report.FalselyDown = s.suspects.falselyDown()
 }
 
 func (s *simulation) complain(list []string, n int) {
@@ -129,8 +129,14 @@ func (s *simulation) checkAddresses(v state.View) {
 }
 
 // checkWorld: what runs on the machines is what the store says.
-func (s *simulation) checkWorld(v state.View) {
-	world := s.world.tasks()
+func (s *simulation) checkWorld(v state.View, truth Truth) {
+	s.complain(truth.Complaints, truth.More+len(truth.Complaints))
+	for _, o := range truth.Overlaps {
+		if !s.suspects.excuses(o) {
+			s.Errorf("beside %s others of its slot ran, on nodes %v", o.Task, o.Nodes)
+		}
+	}
+	world := truth.Running
 	for _, t := range v.Tasks() {
 		node, runs := world[t.ID]
 		delete(world, t.ID)
@@ -147,19 +153,19 @@ func (s *simulation) checkWorld(v state.View) {
 // checkTold: each witness holds what the scheduler would tell it from scratch.
 func (s *simulation) checkTold(v state.View) {
 	x := sched.NewAssignIndex(v)
-	for _, a := range s.agents {
-		if !a.witness {
-			continue
+	s.until("the witnesses know all", func() error {
+		var told map[string]state.Assignments
+		s.nodes.call("Told", struct{}{}, &told)
+		if len(told) < s.witnesses {
+			return fmt.Errorf("%d witnesses", len(told))
 		}
-		s.until(a.id+" knows all", func() error {
-			want, got := x.Assign(a.id), a.assignments()
-			set, rm, changed := sched.Diff(got, want)
-			if !changed {
-				return nil
+		for id, got := range told {
+			set, rm, changed := sched.Diff(got, x.Assign(id))
+			if changed {
+				return fmt.Errorf("%s is still to be told: %d tasks, %d networks, %d services, %d endpoints, %d nodes, removals %v",
+					id, len(set.Tasks), len(set.Networks), len(set.Services), len(set.Endpoints), len(set.Nodes), rm)
 			}
-			count := func(m any) int { return reflect.ValueOf(m).Len() }
-			return errors.New(fmt.Sprint("still to be told: tasks ", count(set.Tasks), " networks ", count(set.Networks), " services ", count(set.Services),
-				" endpoints ", count(set.Endpoints), " nodes ", count(set.Nodes), " removals ", rm))
-		})
-	}
+		}
+		return nil
+	})
 }

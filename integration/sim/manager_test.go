@@ -28,7 +28,7 @@ type manager struct {
 	dir      string
 	identity *secrets.Identity
 	sealer   *rafttest.Sealer
-	world    *world
+	suspects *suspects
 	conns    int // allowed on the control port
 	slack    time.Duration
 	log      *slog.Logger
@@ -74,7 +74,7 @@ func (m *manager) start() {
 
 func (m *manager) construct() (*life, error) {
 	l := &life{store: state.New()}
-	l.audit = newAudit(m.id, m.world)
+	l.audit = newAudit(m.id, m.suspects)
 	identity := func() *secrets.Identity { return m.identity }
 	var err error
 	l.server, err = rpc.NewServer(rpc.ServerConfig{

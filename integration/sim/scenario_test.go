@@ -21,7 +21,7 @@ func TestControlLoop(t *testing.T) {
 	defer s.stop()
 	sampled := make(chan struct{})
 	var sampler sync.WaitGroup
-	sampler.Go(func() { s.report.sample(sampled) })
+	sampler.Go(func() { s.report.sampler.run(sampled) })
 	defer sampler.Wait()
 	defer sync.OnceFunc(func() { close(sampled) })()
 
@@ -33,7 +33,7 @@ func TestControlLoop(t *testing.T) {
 	s.createServices()
 	s.allRunning()
 	watch("creation of the services → all tasks running")
-	s.report.allRunning()
+	s.report.HeapAllRunning = s.report.sampler.read().Heap
 
 	s.silence()
 	s.rollingUpdate()
@@ -41,7 +41,7 @@ func TestControlLoop(t *testing.T) {
 
 	s.checkAll()
 	s.report.Size.Services = len(s.services)
-	s.report.finish()
+	s.report.Managers = s.report.sampler.read()
 	s.Log("\n" + s.report.table())
 	if s.options.report != "" {
 		if err := s.report.write(s.options.report); err != nil {
@@ -52,8 +52,8 @@ func TestControlLoop(t *testing.T) {
 
 // lost is a group of nodes that are lost together.
 type lost struct {
-	agents []*agent
-	nodes  map[string]bool
+	numbers []int
+	nodes   map[string]bool
 }
 
 // lose picks the nodes of a group: every nth one, so that services are hit evenly, a different set for each from.
@@ -61,12 +61,12 @@ func (s *simulation) lose(from int) lost {
 	g := lost{nodes: map[string]bool{}}
 	var ids []string
 	for i := range s.lost {
-		a := s.agents[(i*len(s.agents)/s.lost+from)%len(s.agents)]
-		g.agents = append(g.agents, a)
-		g.nodes[a.id] = true
-		ids = append(ids, a.id)
+		n := (i*s.agents/s.lost + from) % s.agents
+		g.numbers = append(g.numbers, n)
+		g.nodes[agentID(n)] = true
+		ids = append(ids, agentID(n))
 	}
-	s.world.lose(ids)
+	s.suspects.lose(ids)
 	return g
 }
 
@@ -92,19 +92,15 @@ func (s *simulation) silence() {
 		s.Fatal("the nodes to lose have no tasks")
 	}
 	watch := s.report.stopwatch()
-	for _, a := range g.agents {
-		a.line.cut()
-	}
+	s.nodes.do(cutNodes, g.numbers)
 	if err := s.elsewhere(g, places); err != nil {
 		s.Fatal(err)
 	}
-	watch(fmt.Sprintf("loss of %d silent nodes → their tasks running elsewhere", len(g.agents)))
+	watch(fmt.Sprintf("loss of %d silent nodes → their tasks running elsewhere", len(g.numbers)))
 
 	watch = s.report.stopwatch()
-	for _, a := range g.agents {
-		a.line.heal()
-	}
-	s.nodesReady(len(s.agents))
+	s.nodes.do(healNodes, g.numbers)
+	s.nodesReady(s.agents)
 	s.until("returned nodes stop what was replaced", func() error {
 		if n := s.leading().audit.lingering(g.nodes); n > 0 {
 			return fmt.Errorf("%d tasks linger", n)
@@ -124,15 +120,11 @@ func (s *simulation) rollingUpdate() {
 	g := s.lose(1)
 	places := s.leading().audit.on(g.nodes)
 	lossWatch := s.report.stopwatch()
-	for _, a := range g.agents {
-		if err := a.crash(); err != nil {
-			s.Errorf("%s ended with: %v", a.id, err)
-		}
-	}
+	s.nodes.do(crashNodes, g.numbers)
 	recovered := make(chan error, 1)
 	go func() {
 		err := s.elsewhere(g, places)
-		lossWatch(fmt.Sprintf("crash of %d nodes in the middle of the update → their tasks running elsewhere", len(g.agents)))
+		lossWatch(fmt.Sprintf("crash of %d nodes in the middle of the update → their tasks running elsewhere", len(g.numbers)))
 		recovered <- err
 	}()
 
@@ -144,9 +136,7 @@ func (s *simulation) rollingUpdate() {
 	if err := <-recovered; err != nil {
 		s.Fatal(err)
 	}
-	for _, a := range g.agents {
-		a.start()
-	}
+	s.nodes.do(startNodes, g.numbers)
 	dead.start()
 
 	for _, name := range []string{bigService, frontService} {
@@ -166,12 +156,7 @@ func (s *simulation) killLeader() *manager {
 			}
 		}
 	}
-	up := 0
-	for _, a := range s.agents {
-		if a.stop != nil {
-			up++
-		}
-	}
+	up := s.nodes.look().Alive
 	s.past = append(s.past, dead.alive().audit)
 	watch := s.report.stopwatch()
 	ended := make(chan error, 1)
@@ -197,11 +182,11 @@ func (s *simulation) killLeader() *manager {
 // settle waits until nothing is left to do.
 func (s *simulation) settle() {
 	watch := s.report.stopwatch()
-	s.nodesReady(len(s.agents))
+	s.nodesReady(s.agents)
 	s.allRunning()
 	all := map[string]bool{}
-	for _, a := range s.agents {
-		all[a.id] = true
+	for i := range s.agents {
+		all[agentID(i)] = true
 	}
 	s.until("all is quiet", func() error {
 		l := s.leader()
@@ -211,10 +196,8 @@ func (s *simulation) settle() {
 		if n := l.audit.lingering(all); n > 0 {
 			return fmt.Errorf("%d tasks run that should not", n)
 		}
-		for _, a := range s.agents {
-			if n := a.unreported(); n > 0 {
-				return fmt.Errorf("%s has %d statuses that nobody took", a.id, n)
-			}
+		if n := s.nodes.look().Unreported; n > 0 {
+			return fmt.Errorf("the nodes have %d statuses that nobody took", n)
 		}
 		return nil
 	})

@@ -41,7 +41,7 @@ func (s *simulation) createServices() {
 	}
 	front, shaky := max(2, s.tasks/20), max(2, s.tasks/100)
 	for i, op := range []string{opPrepare, opStart, opExit} {
-		s.world.inject(op, shakyService, errors.New("injected: "+op), 2+i, 1)
+		s.nodes.call("Inject", Failure{op, shakyService, "injected: " + op, 2 + i, 1}, &struct{}{})
 	}
 	s.createService(bigService, bigService, s.replicas, 0, swarm.UpdateOrderStopFirst)
 	s.createService(frontService, frontService, front, 8000, swarm.UpdateOrderStartFirst)
@@ -78,9 +78,7 @@ func (s *simulation) createService(name, network string, replicas int, port uint
 		spec.EndpointSpec.Ports = []swarm.PortConfig{{Protocol: swarm.PortConfigProtocolTCP, TargetPort: 80, PublishedPort: port, PublishMode: swarm.PortConfigPublishModeIngress}}
 	}
 	if order == swarm.UpdateOrderStartFirst {
-		s.world.mu.Lock()
-		s.world.startFirst[name] = true
-		s.world.mu.Unlock()
+		s.nodes.call("StartFirst", name, &struct{}{})
 	}
 	o := &state.Service{ID: name + "-service", Spec: spec, SpecVersion: 1}
 	s.propose(state.Op{Action: state.Create, Object: o}, state.Op{Action: state.Create, Object: revision(o)})

@@ -27,9 +27,9 @@ const managers = 3
 type simulation struct {
 	*testing.T
 	options
-	world    *world
+	suspects *suspects
+	nodes    *process
 	managers []*manager
-	agents   []*agent
 	services []service
 	report   *report
 	past     []*audit // of managers' former lives
@@ -37,12 +37,11 @@ type simulation struct {
 
 // newSimulation makes managers and nodes; nothing runs yet.
 func newSimulation(t *testing.T, o options) *simulation {
-	s := &simulation{T: t, options: o, world: newWorld(), report: newReport(o)}
+	s := &simulation{T: t, options: o, suspects: newSuspects(), report: newReport(o)}
 	log := slog.New(slog.DiscardHandler)
 	if o.verbose {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	s.world.givenUp = s.givenUp
 	authority := secretstest.Authority(t)
 	dir := t.TempDir()
 	var addrs []string
@@ -50,7 +49,7 @@ func newSimulation(t *testing.T, o options) *simulation {
 		// Addresses that no other program listens on, also while a manager is down.
 		m := &manager{
 			t: t, id: fmt.Sprintf("manager%d", i+1), addr: fmt.Sprintf("127.%d.%d.%d:2377", 2+i, os.Getpid()>>8&0xff, os.Getpid()&0xff),
-			dir: filepath.Join(dir, fmt.Sprintf("manager%d", i+1)), sealer: rafttest.NewSealer(), world: s.world,
+			dir: filepath.Join(dir, fmt.Sprintf("manager%d", i+1)), sealer: rafttest.NewSealer(), suspects: s.suspects,
 			conns: 2*o.agents + 100, slack: time.Duration(o.slack), log: log.With("node", fmt.Sprintf("manager%d", i+1)),
 		}
 		m.identity = secretstest.Identity(t, authority, m.id, secrets.RoleManager)
@@ -59,9 +58,13 @@ func newSimulation(t *testing.T, o options) *simulation {
 	}
 	first := s.firstBatch(authority)
 	s.managers[0].first = &first
-	for i := range o.agents {
-		s.agents = append(s.agents, newAgent(t, i, authority, addrs, s.world, i%max(1, o.agents/max(1, o.witnesses)) == 0, time.Duration(o.slack)))
+	key, err := authority.KeyPEM()
+	if err != nil {
+		t.Fatal(err)
 	}
+	s.nodes = startProcess(t)
+	s.report.nodesCPU = s.nodes.cpu
+	s.nodes.call("Make", Plan{o.agents, o.witnesses, o.slack, addrs, authority.CertPEM(), key}, &struct{}{})
 	return s
 }
 
@@ -109,28 +112,23 @@ func (s *simulation) boot() {
 		}
 		return nil
 	})
-	for chunk := range slices.Chunk(s.agents, 200) {
+	for chunk := range slices.Chunk(upTo(s.agents), 200) {
 		var ops []state.Op
-		for _, a := range chunk {
-			ops = append(ops, state.Op{Action: state.Create, Object: a.node()})
+		for _, i := range chunk {
+			ops = append(ops, state.Op{Action: state.Create, Object: &state.Node{
+				ID: agentID(i), Role: swarm.NodeRoleWorker, Spec: swarm.NodeSpec{Role: swarm.NodeRoleWorker, Availability: swarm.NodeAvailabilityActive},
+				Status: swarm.NodeStatus{State: swarm.NodeStateUnknown},
+			}})
 		}
 		s.propose(ops...)
 	}
-	for _, a := range s.agents {
-		a.start()
-	}
-	s.nodesReady(len(s.agents))
+	s.nodes.do(startNodes, upTo(s.agents))
+	s.nodesReady(s.agents)
 }
 
 // stop ends everything that still runs, and tells what ended badly.
 func (s *simulation) stop() {
-	for _, a := range s.agents {
-		if a.stop != nil {
-			if err := a.stop(); err != nil {
-				s.Errorf("%s ended with: %v", a.id, err)
-			}
-		}
-	}
+	s.nodes.stop()
 	for _, m := range s.managers {
 		if err := m.kill(); err != nil {
 			s.Errorf("%s ended with: %v", m.id, err)
@@ -146,18 +144,6 @@ func (s *simulation) leader() *life {
 		}
 	}
 	return nil
-}
-
-// givenUp tells whether a manager that lives has a node for down.
-func (s *simulation) givenUp(node string) bool {
-	for _, m := range s.managers {
-		if l := m.alive(); l != nil {
-			if n := l.store.View().Node(node); n != nil && n.Status.State == swarm.NodeStateDown {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // leading waits for a leader.
@@ -239,13 +225,8 @@ func (s *simulation) nodesReady(n int) {
 				ready++
 			}
 		}
-		sessions := 0
 		_, addr := l.raft.Leader()
-		for _, a := range s.agents {
-			if a.stop != nil && a.session() == addr {
-				sessions++
-			}
-		}
+		sessions := s.nodes.look().Sessions[addr]
 		if ready < n || sessions < n {
 			return fmt.Errorf("%d nodes are ready, %d have a session", ready, sessions)
 		}

@@ -27,7 +27,7 @@ func (c *complaints) add(format string, args ...any) {
 	}
 }
 
-func (c *complaints) all() ([]string, int) {
+func (c *complaints) all() (list []string, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.list), c.n
@@ -45,29 +45,31 @@ type addrKey struct {
 	addr    netip.Addr
 }
 
-// world is the truth about all machines: what runs where, whatever the managers think. It complains when a slot runs twice
-// beyond what its update's order allows, and when two containers have one address.
+// world is the truth about all machines: what runs where, whatever the managers think. It notes when a slot runs more often
+// than its update's order allows, and when two containers have one address.
 type world struct {
 	complaints
 
-	// givenUp tells whether a manager that lives has a node for down now.
-	givenUp func(node string) bool
-
-	mu sync.Mutex
-	// lost are the nodes that were ever out of reach, or that the managers gave up though they were not: nobody can promise
-	// what runs there.
-	lost       map[string]bool
-	mistakes   int // nodes that were given up though they lived
+	mu         sync.Mutex
 	running    map[string]state.AssignedTask
 	places     map[placeKey][]string // what runs, by task ID
 	addrs      map[addrKey]string
 	startFirst map[string]bool // services whose slots may run twice during an update
+	overlaps   []overlap
 	faults     map[string]*fault
+}
+
+// overlap is a slot that runs more often than it should. Whether that is wrong depends on its nodes: nobody can promise what
+// runs on those that were out of reach.
+type overlap struct {
+	Task    string // the last to start, by name
+	Nodes   []string
+	Allowed int
 }
 
 func newWorld() *world {
 	return &world{
-		givenUp: func(string) bool { return false }, lost: map[string]bool{}, running: map[string]state.AssignedTask{}, places: map[placeKey][]string{}, addrs: map[addrKey]string{},
+		running: map[string]state.AssignedTask{}, places: map[placeKey][]string{}, addrs: map[addrKey]string{},
 		startFirst: map[string]bool{}, faults: map[string]*fault{},
 	}
 }
@@ -106,36 +108,6 @@ func (w *world) fails(op string, t *state.Task) error {
 	return f.err
 }
 
-// lose notes that nodes are out of reach from now on.
-func (w *world) lose(nodes []string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, id := range nodes {
-		w.lost[id] = true
-	}
-}
-
-// giveUp notes that the managers have a node for down.
-func (w *world) giveUp(node string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.giveUpLocked(node)
-}
-
-func (w *world) giveUpLocked(node string) {
-	if !w.lost[node] {
-		w.lost[node] = true
-		w.mistakes++
-	}
-}
-
-// everLost tells whether a node was ever lost.
-func (w *world) everLost(node string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.lost[node]
-}
-
 // starts notes that a container runs.
 func (w *world) starts(a state.AssignedTask) {
 	t := &a.Task
@@ -153,18 +125,12 @@ func (w *world) starts(a state.AssignedTask) {
 		allowed = 2
 	}
 	w.places[k] = append(w.places[k], t.ID)
-	n := 0
-	for _, id := range w.places[k] {
-		node := w.running[id].Task.NodeID
-		if len(w.places[k]) > allowed && w.givenUp(node) {
-			w.giveUpLocked(node) // the audits have not come to that commit yet
+	if len(w.places[k]) > allowed {
+		o := overlap{Task: t.Name(), Allowed: allowed}
+		for _, id := range w.places[k] {
+			o.Nodes = append(o.Nodes, w.running[id].Task.NodeID)
 		}
-		if !w.lost[node] {
-			n++
-		}
-	}
-	if n > allowed {
-		w.add("world: %d containers of %s.%d run", n, t.ServiceName, t.Slot)
+		w.overlaps = append(w.overlaps, o)
 	}
 }
 
@@ -186,13 +152,6 @@ func (w *world) stops(taskID string) {
 	if w.places[k] = slices.DeleteFunc(w.places[k], func(id string) bool { return id == taskID }); len(w.places[k]) == 0 {
 		delete(w.places, k)
 	}
-}
-
-// falselyDown is the number of nodes that were given up though they lived.
-func (w *world) falselyDown() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.mistakes
 }
 
 // tasks lists what runs, with the node it runs on.
