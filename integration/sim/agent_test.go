@@ -102,7 +102,7 @@ func (a *agent) start() error {
 		a.stop = nil
 		cancel()
 		err := g.Wait()
-		conn.Close()
+		a.line.hangUp()
 		return err
 	}
 	return nil

@@ -3,7 +3,9 @@ package sim
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -14,11 +16,12 @@ type line struct {
 
 	mu    sync.Mutex
 	whole chan struct{} // closed while the line is whole
+	conns map[*lineConn]struct{}
 }
 
 // newLine gives node number i a source address of its own, so that the managers see a thousand machines and not one.
 func newLine(i int) *line {
-	l := &line{whole: make(chan struct{})}
+	l := &line{whole: make(chan struct{}), conns: map[*lineConn]struct{}{}}
 	l.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, byte(16+i>>16), byte(i>>8), byte(i))}
 	close(l.whole)
 	return l
@@ -53,7 +56,21 @@ func (l *line) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	if err != nil {
 		return nil, err
 	}
-	return &lineConn{Conn: c, line: l, closed: make(chan struct{})}, nil
+	lc := &lineConn{Conn: c, line: l, closed: make(chan struct{})}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[lc] = struct{}{}
+	return lc, nil
+}
+
+// hangUp closes all connections, as the kernel does when a process ends.
+func (l *line) hangUp() {
+	l.mu.Lock()
+	conns := slices.Collect(maps.Keys(l.conns))
+	l.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
 }
 
 // lineConn is a connection over a line.
@@ -93,6 +110,11 @@ func (c *lineConn) passes() bool {
 
 // Close implements net.Conn.
 func (c *lineConn) Close() error {
-	c.once.Do(func() { close(c.closed) })
+	c.once.Do(func() {
+		close(c.closed)
+		c.line.mu.Lock()
+		defer c.line.mu.Unlock()
+		delete(c.line.conns, c)
+	})
 	return c.Conn.Close()
 }
