@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -155,6 +156,9 @@ func (n *nodeInfo) failed(k revisionKey, at time.Time) {
 	i, known := slices.BinarySearchFunc(list, at, time.Time.Compare)
 	if known {
 		return
+	}
+	if len(list) == 0 { // what nobody asks for any more is forgotten here
+		maps.DeleteFunc(n.failures, func(_ revisionKey, l []time.Time) bool { return at.Sub(l[len(l)-1]) > failureWindow })
 	}
 	list = slices.Insert(list, i, at)
 	n.failures[k] = list[max(0, len(list)-maxFailures*2):]

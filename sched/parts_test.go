@@ -176,3 +176,14 @@ func TestExplain(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A node does not remember failures that nobody asks for any more.
+func TestFailuresAreForgotten(t *testing.T) {
+	n := newBoard(state.New().View(), epoch).node("n1")
+	for i := range 1000 {
+		n.failed(revisionKey{"s", uint64(i)}, epoch.Add(time.Duration(i)*time.Minute))
+	}
+	if got := len(n.failures); got > 6 {
+		t.Errorf("%d revisions remembered, want those of the last %s", got, failureWindow)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/docker/docker/api/types/swarm"
+
 	"github.com/meshswarm/meshswarm/raft/state"
 )
 
@@ -46,7 +48,7 @@ func (r *reaper) run() {
 }
 
 // trim deletes the oldest tasks of a place beyond the history that is kept. The last task of a place stays: it may be what
-// tells that nothing shall follow it.
+// tells that nothing shall follow it; so does what a task that is held back waits for, and how long.
 func (r *reaper) trim(k placeKey) {
 	b := r.b
 	s := b.services[k.service]
@@ -54,12 +56,16 @@ func (r *reaper) trim(k placeKey) {
 		return
 	}
 	tasks := s.tasksIn(k.place)
-	keep := r.history(s)
+	keep := b.history(s)
 	if keep < 0 || len(tasks) <= keep {
 		return
 	}
 	excess := len(tasks) - keep
-	for _, t := range tasks[:len(tasks)-1] {
+	stay := len(tasks) - 1
+	for stay > 0 && live(tasks[stay]) && tasks[stay].DesiredState == swarm.TaskStateReady {
+		stay--
+	}
+	for _, t := range tasks[:stay] {
 		if excess > 0 && !live(t) && state.Terminal(t.Status.State) {
 			b.together()
 			b.drop(t)
@@ -69,13 +75,13 @@ func (r *reaper) trim(k placeKey) {
 }
 
 // history is how many tasks a place keeps; negative: all. A limit of restart attempts is counted in the history.
-func (r *reaper) history(s *serviceInfo) int {
+func (b *board) history(s *serviceInfo) int {
 	if s.service != nil {
 		if n := s.revision().maxAttempts(); n > 0 {
 			return int(min(n, 1<<20)) + 1
 		}
 	}
-	if c := r.b.cluster; c != nil && c.Spec.Orchestration.TaskHistoryRetentionLimit != nil {
+	if c := b.cluster; c != nil && c.Spec.Orchestration.TaskHistoryRetentionLimit != nil {
 		return int(*c.Spec.Orchestration.TaskHistoryRetentionLimit)
 	}
 	return defaultHistory

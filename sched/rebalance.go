@@ -225,14 +225,23 @@ func (n *nodeInfo) reserve(r *revisionInfo, by int) {
 	}
 }
 
-// discount has the scheduler not count, for a while, the tasks that a rebalance moves away: it chooses for the time when they
-// are gone, also where the new tasks start first. Not where a node's tasks are limited: there all that run count.
-func (b *board) discount(r *revisionInfo) (undo func()) {
+// discount has the scheduler not count, for a while, the tasks that a rebalance moves away, and those that the given ones
+// replace: it chooses for the time when they are gone, also where the new tasks start first. Not where a node's tasks are
+// limited: there all that run count.
+func (b *board) discount(r *revisionInfo, replacements ...queued) (undo func()) {
 	by := map[*nodeInfo]int{}
 	if r.maxReplicas == 0 {
-		for id := range b.service(r.ServiceID).moving {
+		moving := b.service(r.ServiceID).moving
+		for id := range moving {
 			if t := b.tasks[id]; t != nil && live(t.Task) && t.NodeID != "" {
 				by[b.node(t.NodeID)]++
+			}
+		}
+		for _, q := range replacements {
+			for _, t := range q.task.place.tasks {
+				if _, moves := moving[t.ID]; !moves && t != q.task.Task && live(t) && t.NodeID != "" {
+					by[b.node(t.NodeID)]++
+				}
 			}
 		}
 	}

@@ -74,15 +74,24 @@ func (s *serviceInfo) shouldRestart(t *state.Task) bool {
 	if limit == 0 || !endedItself(t) {
 		return true
 	}
-	var from time.Time
-	if w := r.Spec.RestartPolicy.Window; w != nil && *w > 0 {
-		from = endedAt(t).Add(-*w)
+	var from time.Time // the window does not run while the policy itself has a task wait
+	window := r.Spec.RestartPolicy.Window
+	limited := window != nil && *window > 0
+	if limited {
+		from = endedAt(t).Add(-*window)
 	}
 	var attempts uint64
-	for _, p := range s.tasksIn(t.Place()) {
-		if p.ID != t.ID && p.SpecVersion == t.SpecVersion && p.Iteration == t.Iteration && endedItself(p) && byAge(p, t) < 0 && !endedAt(p).Before(from) {
-			attempts++
+	for _, p := range slices.Backward(s.tasksIn(t.Place())) {
+		if byAge(p, t) >= 0 || p.SpecVersion != t.SpecVersion || p.Iteration != t.Iteration || !endedItself(p) {
+			continue
 		}
+		if limited {
+			from = from.Add(-r.restartDelay())
+			if endedAt(p).Before(from) {
+				break
+			}
+		}
+		attempts++
 	}
 	return attempts < limit
 }

@@ -13,16 +13,17 @@ import (
 // rollout is one update in progress. What it remembers can be worked out again from the store (resume), but for the
 // workers that wait out the delay.
 type rollout struct {
-	version uint64                   // the spec that it leads to
-	moves   bool                     // it replaces tasks for a better spread, not for another spec
-	total   int                      // places that had to change at its start
-	queue   []state.Place            // places that wait to be changed, in order
-	work    map[state.Place]string   // places being changed: the new task
-	rest    []time.Time              // workers that wait out the delay: until when
-	watched set                      // tasks that it made and that did not fail yet
-	failed  int                      // tasks that it made and that did
-	ran     time.Time                // when the last of its tasks began to run
-	givenUp map[state.Place]struct{} // places whose new task took too long
+	version uint64                    // the spec that it leads to
+	moves   bool                      // it replaces tasks for a better spread, not for another spec
+	total   int                       // places that had to change at its start
+	queue   []state.Place             // places that wait to be changed, in order
+	work    map[state.Place]string    // places being changed: the new task
+	rest    []time.Time               // workers that wait out the delay: until when
+	watched set                       // tasks that it made and that did not fail yet
+	failed  int                       // tasks that it made and that did
+	ran     time.Time                 // when the last of its tasks began to run
+	givenUp map[state.Place]struct{}  // places whose new task took too long, or failed and is not to be followed by another
+	again   map[state.Place]time.Time // places whose new task failed beside the old one and is tried again: until when
 }
 
 // step moves the update of a service on, told which places changed.
@@ -51,7 +52,7 @@ func (u *updater) step(s *serviceInfo, changed []state.Place) {
 	default:
 		r = &rollout{
 			version: s.service.SpecVersion, moves: s.service.Rebalance != nil, queue: sortedPlaces(s.stale), total: len(s.stale),
-			work: map[state.Place]string{}, watched: set{}, givenUp: map[state.Place]struct{}{},
+			work: map[state.Place]string{}, watched: set{}, givenUp: map[state.Place]struct{}{}, again: map[state.Place]time.Time{},
 		}
 		s.rollout = r
 		if !running {
@@ -64,12 +65,13 @@ func (u *updater) step(s *serviceInfo, changed []state.Place) {
 		if u.advance(s, r, p, c); s.rollout != r {
 			return
 		}
+		u.retry(s, r, p)
 	}
 	u.b.assess(s)
 	for _, p := range changed {
 		u.enqueue(s, r, p)
 	}
-	if u.feed(s, r, c); len(r.queue) == 0 && len(r.work) == 0 {
+	if u.feed(s, r, c); len(r.queue) == 0 && len(r.work) == 0 && len(r.again) == 0 {
 		u.finish(s, r, c)
 	}
 }
@@ -102,16 +104,19 @@ func (u *updater) begin(s *serviceInfo, r *rollout) {
 }
 
 // resume works out where an update is that an earlier leader began: in each place the first task of the new spec that
-// followed one of another is the update's. It returns the last that failed, "" if none did.
+// followed one of another is the update's, or the first at all where no history is kept. It returns the last that failed,
+// "" if none did.
 func (u *updater) resume(s *serviceInfo, r *rollout, c swarm.UpdateConfig) (failed string) {
 	from := s.service.UpdateStatus.StartedAt
 	clean := u.b.cleanness(s)
+	keep := u.b.history(s)
+	remembers := keep < 0 || keep > 1
 	for _, p := range sortedPlaces(s.places) {
 		all := s.tasksIn(p)
 		i := slices.IndexFunc(all, func(t *state.Task) bool {
 			return t.SpecVersion == r.version && from != nil && !t.CreatedAt.Before(*from) && clean.clean(t)
 		})
-		if i < 1 || clean.clean(all[i-1]) {
+		if i < 0 || i == 0 && remembers || i > 0 && clean.clean(all[i-1]) {
 			continue
 		}
 		if _, counted := s.stale[p]; !counted {
@@ -128,10 +133,16 @@ func (u *updater) resume(s *serviceInfo, r *rollout, c swarm.UpdateConfig) (fail
 			r.failed++
 			failed = t.ID
 		}
-		if last := all[len(all)-1]; live(last) && state.Rank(last.Status.State) < state.Rank(swarm.TaskStateRunning) {
+		_, dirty := s.stale[p]
+		switch last := all[len(all)-1]; {
+		case live(last) && state.Rank(last.Status.State) < state.Rank(swarm.TaskStateRunning):
+			if dirty && endedItself(t) {
+				r.again[p] = u.deadline(s, t)
+				break
+			}
 			r.work[p] = last.ID
 			u.b.wakePlace(s.id, p, u.deadline(s, last))
-		} else if _, dirty := s.stale[p]; dirty && !live(t) && t.RunningAt.IsZero() && !endedItself(t) {
+		case dirty && !live(last) && clean.clean(last) && (last.RunningAt.IsZero() || endedItself(last)):
 			r.givenUp[p] = struct{}{}
 		}
 	}
@@ -168,6 +179,8 @@ func (u *updater) advance(s *serviceInfo, r *rollout, p state.Place, c swarm.Upd
 	if t.Status.State == swarm.TaskStateRunning {
 		r.ran = later(r.ran, ranAt(t.Task))
 		u.stopOthers(s.standers(p), t.ID)
+	} else {
+		r.again[p] = u.deadline(s, t.Task)
 	}
 	u.relax(s, r, c)
 }
@@ -181,44 +194,23 @@ func (u *updater) relax(s *serviceInfo, r *rollout, c swarm.UpdateConfig) {
 	}
 }
 
-// deadline is when a new task of the update should run: the timeout counts from when nothing holds it back any more.
-func (u *updater) deadline(s *serviceInfo, t *state.Task) time.Time {
-	from := u.b.startAt(s, t)
-	for _, p := range s.tasksIn(t.Place()) {
-		if byAge(p, t) < 0 && !live(p) && state.Terminal(p.Status.State) {
-			if at := endedAt(p); at.Before(t.CreatedAt.Add(stopTimeout)) {
-				from = later(from, at)
-			}
-		}
-	}
-	return from.Add(updateTimeout(s.service))
-}
-
-// giveUp leaves a place whose new task took too long. If the old one still runs there it stays, and the new one goes.
-func (u *updater) giveUp(s *serviceInfo, r *rollout, p state.Place, t *state.Task, c swarm.UpdateConfig) {
-	delete(r.work, p)
-	delete(r.watched, t.ID)
-	r.givenUp[p] = struct{}{}
-	u.b.together()
-	if slices.ContainsFunc(s.standers(p), func(o *state.Task) bool { return o.ID != t.ID && o.Status.State == swarm.TaskStateRunning }) {
-		u.b.setDesired(t, swarm.TaskStateShutdown)
-	}
-	if !u.failure(s, r, c, fmt.Sprintf("task %s, which was not running after %s", t.ID, updateTimeout(s.service))) {
-		u.relax(s, r, c)
-	}
-}
-
 // enqueue adds a place that has to change and is not known to.
 func (u *updater) enqueue(s *serviceInfo, r *rollout, p state.Place) {
-	_, stale := s.stale[p]
-	_, busy := r.work[p]
-	_, over := r.givenUp[p]
-	if !stale || busy || over {
+	if !r.waits(s, p) {
 		return
 	}
 	if i, known := slices.BinarySearchFunc(r.queue, p, comparePlaces); !known {
 		r.queue = slices.Insert(r.queue, i, p)
 	}
+}
+
+// waits tells whether a place has to change and nothing was done about that.
+func (r *rollout) waits(s *serviceInfo, p state.Place) bool {
+	_, stale := s.stale[p]
+	_, busy := r.work[p]
+	_, tried := r.again[p]
+	_, over := r.givenUp[p]
+	return stale && !busy && !tried && !over
 }
 
 // feed begins with further places, as many as may be changed at a time.
@@ -231,10 +223,7 @@ func (u *updater) feed(s *serviceInfo, r *rollout, c swarm.UpdateConfig) {
 	for n < len(r.queue) && (c.Parallelism == 0 || uint64(len(r.work)+len(r.rest)) < c.Parallelism) {
 		p := r.queue[n]
 		n++
-		_, stale := s.stale[p]
-		_, busy := r.work[p]
-		_, over := r.givenUp[p]
-		if stale && !busy && !over {
+		if r.waits(s, p) {
 			u.change(s, r, p, c)
 		}
 	}
@@ -244,6 +233,10 @@ func (u *updater) feed(s *serviceInfo, r *rollout, c swarm.UpdateConfig) {
 
 // change begins to change one place.
 func (u *updater) change(s *serviceInfo, r *rollout, p state.Place, c swarm.UpdateConfig) {
+	if p.NodeID != "" && u.b.coverage(s, p.NodeID) != wanted {
+		u.choose(s, p) // an earlier update left two tasks, and the node gets no new one
+		return
+	}
 	u.b.together()
 	tasks := s.standers(p)
 	startFirst := c.Order == swarm.UpdateOrderStartFirst

@@ -133,6 +133,14 @@ func (s *scenario) command(f []string) string {
 		return s.crash(f[1], f[2])
 	case "rollback":
 		s.rollback(f[1])
+	case "history": // history LIMIT: how many tasks a place keeps
+		n, err := strconv.ParseInt(f[1], 10, 64)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		c := s.store.View().Cluster().Clone()
+		c.Spec.Orchestration.TaskHistoryRetentionLimit = &n
+		s.apply(state.Op{Action: state.Update, Object: c, Expected: c.Modified})
 	case "rebalance":
 		return s.rebalance(f[1])
 	case "explain":

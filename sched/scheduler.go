@@ -99,7 +99,7 @@ func (s *scheduler) place(todo *group) {
 		s.refuseAll(tasks, text)
 		return
 	}
-	defer b.discount(r)()
+	defer b.discount(r, tasks...)()
 	j := newJudge(r, b.now)
 	var g *grove
 	if c := s.classFor(j); c != nil {

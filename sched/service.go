@@ -157,7 +157,7 @@ func (b *board) assess(s *serviceInfo) {
 			i.stand = spent
 		}
 		s.counts[i.stand]++
-		if m.job() || len(tasks) == 0 || len(tasks) == 1 && b.cleanness(s).clean(tasks[0]) || m == global && b.coverage(s, p.NodeID) != wanted {
+		if m.job() || len(tasks) == 0 || len(tasks) == 1 && (b.cleanness(s).clean(tasks[0]) || m == global && b.coverage(s, p.NodeID) != wanted) {
 			delete(s.stale, p)
 		} else {
 			s.stale[p] = struct{}{}

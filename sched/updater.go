@@ -207,7 +207,7 @@ func (u *updater) finish(s *serviceInfo, r *rollout, c swarm.UpdateConfig) {
 		}
 	}
 	if n := len(r.givenUp); n > 0 {
-		u.pause(s, fmt.Sprintf("update paused because %d of %d tasks were not running after %s", n, r.total, updateTimeout(s.service)))
+		u.pause(s, fmt.Sprintf("update paused because %d of %d tasks %s after %s", n, r.total, r.why(s), updateTimeout(s.service)))
 		return
 	}
 	s.rollout = nil
