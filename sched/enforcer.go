@@ -57,7 +57,7 @@ func (e *enforcer) node(i *nodeInfo, was *state.Node) {
 			e.evict(t.Task)
 			continue
 		}
-		lacks := t.rev.cpu > 0 && cpu+t.rev.cpu > has.NanoCPUs || t.rev.memory > 0 && memory+t.rev.memory > has.MemoryBytes ||
+		lacks := t.rev.cpu > 0 && t.rev.cpu > has.NanoCPUs-cpu || t.rev.memory > 0 && t.rev.memory > has.MemoryBytes-memory ||
 			!offered.holds(t.Task, t.rev)
 		if lacks {
 			e.evict(t.Task)

@@ -182,7 +182,7 @@ func whyNotReady(_ *judge, n *nodeInfo) string {
 // resourcesFit tells whether what is not reserved on a node suffices for one more task.
 func resourcesFit(n *nodeInfo, r *revisionInfo) bool {
 	has := &n.node.Description.Resources
-	if r.cpu > 0 && n.cpu+r.cpu > has.NanoCPUs || r.memory > 0 && n.memory+r.memory > has.MemoryBytes {
+	if r.cpu > 0 && r.cpu > has.NanoCPUs-n.cpu || r.memory > 0 && r.memory > has.MemoryBytes-n.memory {
 		return false
 	}
 	for _, g := range r.generic {

@@ -3,6 +3,7 @@ package sched
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -32,7 +33,7 @@ func genericNeeds(list []swarm.GenericResource) []genericNeed {
 		}
 		lower := strings.ToLower(kind)
 		if i := slices.IndexFunc(needs, func(n genericNeed) bool { return n.kind == lower }); i >= 0 {
-			needs[i].amount += amount
+			needs[i].amount += min(amount, math.MaxInt64-needs[i].amount)
 		} else {
 			needs = append(needs, genericNeed{lower, kind, amount})
 		}
@@ -159,10 +160,10 @@ func (s genericStock) take(needs []genericNeed) []swarm.GenericResource {
 func whyNoResources(j *judge, n *nodeInfo) string {
 	has := n.node.Description.Resources
 	var lacks []string
-	if j.r.cpu > 0 && n.cpu+j.r.cpu > has.NanoCPUs {
+	if j.r.cpu > 0 && j.r.cpu > has.NanoCPUs-n.cpu {
 		lacks = append(lacks, fmt.Sprintf("needs %s, %s of %s are free", cpuCount(j.r.cpu), cpus(max(0, has.NanoCPUs-n.cpu)), cpus(has.NanoCPUs)))
 	}
-	if j.r.memory > 0 && n.memory+j.r.memory > has.MemoryBytes {
+	if j.r.memory > 0 && j.r.memory > has.MemoryBytes-n.memory {
 		lacks = append(lacks, fmt.Sprintf("needs %s of memory, %s of %s are free", memory(j.r.memory), memory(max(0, has.MemoryBytes-n.memory)), memory(has.MemoryBytes)))
 	}
 	for _, g := range j.r.generic {
