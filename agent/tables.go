@@ -45,18 +45,24 @@ func (v view) endpoints() []state.Endpoint {
 func (v view) tables() *netstack.Tables {
 	t := &netstack.Tables{Self: v.meshAddr(v.self), MeshSubnet: v.meshSubnet}
 	endpoints := v.endpoints()
+	tasks := map[string][]state.Endpoint{} // of each service, those that may have flows
+	for _, e := range endpoints {
+		if e.State != state.EndpointUp {
+			tasks[e.ServiceID] = append(tasks[e.ServiceID], e)
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(v.Networks)) {
-		t.Networks = append(t.Networks, v.network(v.Networks[id], endpoints))
+		t.Networks = append(t.Networks, v.network(v.Networks[id], endpoints, tasks))
 	}
 	for _, id := range slices.Sorted(maps.Keys(v.Services)) {
-		t.Ports = append(t.Ports, v.ingressPorts(v.Services[id], endpoints)...)
+		t.Ports = append(t.Ports, v.ingressPorts(v.Services[id], tasks[id])...)
 	}
 	t.Ports = append(t.Ports, v.hostPorts()...)
 	return t
 }
 
 // network is one network's routes, VIPs and names.
-func (v view) network(n state.AssignedNetwork, endpoints []state.Endpoint) netstack.Network {
+func (v view) network(n state.AssignedNetwork, endpoints []state.Endpoint, tasks map[string][]state.Endpoint) netstack.Network {
 	out := netstack.Network{
 		ID: n.ID, Name: n.Name, Subnets: n.Subnets, Gateways: n.Gateways, Internal: n.Internal, Ingress: n.Ingress,
 		Names: map[string][]netip.Addr{}, PTR: map[netip.Addr]string{},
@@ -69,7 +75,7 @@ func (v view) network(n state.AssignedNetwork, endpoints []state.Endpoint) netst
 	for _, id := range slices.Sorted(maps.Keys(v.Services)) {
 		s := v.Services[id]
 		for _, vip := range s.VIPs[n.ID] {
-			out.VIPs = append(out.VIPs, netstack.VIP{Addr: vip, Service: s.Name, Backends: backends(s.ID, n.ID, vip, endpoints)})
+			out.VIPs = append(out.VIPs, netstack.VIP{Addr: vip, Service: s.Name, Backends: backends(n.ID, vip, tasks[s.ID])})
 		}
 	}
 	// Nobody asks the ingress network for names: its tasks reach only the agent.
@@ -81,12 +87,9 @@ func (v view) network(n state.AssignedNetwork, endpoints []state.Endpoint) netst
 
 // backends are a service's tasks that may get flows for one VIP: serving, or draining with old flows. Address families
 // do not mix.
-func backends(service, network string, vip netip.Addr, endpoints []state.Endpoint) []netstack.Backend {
+func backends(network string, vip netip.Addr, tasks []state.Endpoint) []netstack.Backend {
 	var out []netstack.Backend
-	for _, e := range endpoints {
-		if e.ServiceID != service || e.State == state.EndpointUp {
-			continue
-		}
+	for _, e := range tasks {
 		for _, a := range e.Addrs[network] {
 			if a.Is4() == vip.Is4() {
 				out = append(out, netstack.Backend{Addr: a, Draining: e.State == state.EndpointDraining})
@@ -159,18 +162,15 @@ func addName(names map[string][]netip.Addr, name string, addrs []netip.Addr) {
 	}
 }
 
-// ingressPorts are a service's published ports that every node serves.
-func (v view) ingressPorts(s state.AssignedService, endpoints []state.Endpoint) []netstack.Port {
+// ingressPorts are a service's published ports that every node serves, with its tasks that may have flows.
+func (v view) ingressPorts(s state.AssignedService, tasks []state.Endpoint) []netstack.Port {
 	var out []netstack.Port
 	for _, p := range s.Ports {
 		if p.PublishMode == swarm.PortConfigPublishModeHost || p.PublishedPort == 0 {
 			continue
 		}
 		port := netstack.Port{Protocol: protocol(p), Port: uint16(p.PublishedPort), Target: uint16(p.TargetPort), Service: s.Name}
-		for _, e := range endpoints {
-			if e.ServiceID != s.ID || e.State == state.EndpointUp {
-				continue
-			}
+		for _, e := range tasks {
 			if b, ok := v.portBackend(e); ok {
 				port.Backends = append(port.Backends, b)
 			}

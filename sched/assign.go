@@ -131,7 +131,7 @@ func (x *AssignIndex) addTask(t *state.Task) {
 }
 
 // newEndpointBody is nil for a task that nobody is told of.
-func newEndpointBody(v state.View, t *state.Task) *endpointBody {
+func newEndpointBody(v source, t *state.Task) *endpointBody {
 	if t == nil || t.NodeID == "" || len(t.Networks) == 0 {
 		return nil
 	}

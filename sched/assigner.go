@@ -67,40 +67,20 @@ func (a *Assigner) start(v state.View) {
 	a.common, a.topics, a.members = newTopic("", a.index), map[string]*topic{}, map[string]*member{}
 	a.touched = map[*topic]struct{}{}
 	a.ingress = ingressOf(v)
+	l := newLookup(v)
 	for _, n := range v.Networks() {
-		a.setNetwork(v, n.ID)
+		a.setNetwork(l, n.ID)
 	}
 	for _, n := range v.Nodes() {
-		a.setNode(v, n.ID)
+		a.setNode(l, n.ID)
 	}
 	for _, s := range v.Services() {
-		a.setService(v, s.ID)
+		a.setService(l, s.ID)
 	}
 	for _, t := range v.Tasks() {
-		a.setTask(v, t.ID)
+		a.setTask(l, t.ID, t)
 	}
 	clear(a.touched)
-}
-
-// ingressOf is the ID of the network of published ports, "" if there is none.
-func ingressOf(v state.View) string {
-	id := ""
-	for _, n := range v.Networks() {
-		if f := faceOf(n); f.allocated && !f.pending && (id == "" || n.ID < id) {
-			id = n.ID
-		}
-	}
-	return id
-}
-
-// ingressFace is what others' rows depend on of an ingress network; zero for other networks.
-type ingressFace struct{ is, allocated, pending bool }
-
-func faceOf(n *state.Network) ingressFace {
-	if n == nil || !n.Spec.Ingress {
-		return ingressFace{}
-	}
-	return ingressFace{true, n.IPAM != nil, n.PendingDelete}
 }
 
 // Apply takes the commits that follow what the Assigner knows; there is at least one. It returns the nodes with a
@@ -120,71 +100,20 @@ func (a *Assigner) Apply(commits []state.Commit) (concerned []string) {
 		return slices.Collect(maps.Keys(a.sessions))
 	}
 	a.index = v.Index()
+	l := newLookup(v)
 	for id := range d.networks {
-		a.setNetwork(v, id)
+		a.setNetwork(l, id)
 	}
 	for id := range d.nodes {
-		a.setNode(v, id)
+		a.setNode(l, id)
 	}
 	for id := range d.services {
-		a.setService(v, id)
+		a.setService(l, id)
 	}
 	for id := range d.tasks {
-		a.setTask(v, id)
+		a.setTask(l, id, v.Task(id))
 	}
 	return a.concerned()
-}
-
-// dirty are the keys of objects whose rows have to be looked at.
-type dirty struct {
-	networks, nodes, services, tasks map[string]struct{}
-	ingress                          bool // an ingress network came or went, which all rows may depend on
-}
-
-func newDirty() *dirty {
-	return &dirty{map[string]struct{}{}, map[string]struct{}{}, map[string]struct{}{}, map[string]struct{}{}, false}
-}
-
-// note takes one change, and by v also the tasks whose rows depend on what changed.
-func (d *dirty) note(v state.View, c state.Change) {
-	object := c.New
-	if object == nil {
-		object = c.Old
-	}
-	var tasks []*state.Task
-	switch o := object.(type) {
-	case *state.Task:
-		d.tasks[o.ID] = struct{}{}
-	case *state.Network:
-		d.networks[o.ID] = struct{}{}
-		old, _ := c.Old.(*state.Network)
-		next, _ := c.New.(*state.Network)
-		d.ingress = d.ingress || faceOf(old) != faceOf(next)
-	case *state.Node:
-		d.nodes[o.ID] = struct{}{}
-		old, _ := c.Old.(*state.Node)
-		next, _ := c.New.(*state.Node)
-		if old == nil || next == nil || down(old) != down(next) || old.Description.Hostname != next.Description.Hostname ||
-			old.Description.Platform != next.Description.Platform {
-			tasks = v.TasksByNode(o.ID)
-		}
-	case *state.Service:
-		d.services[o.ID] = struct{}{}
-		old, _ := c.Old.(*state.Service)
-		next, _ := c.New.(*state.Service)
-		if old == nil || next == nil || old.PendingDelete != next.PendingDelete || !maps.Equal(old.Spec.Labels, next.Spec.Labels) {
-			tasks = v.TasksByService(o.ID)
-		}
-	case *state.Revision:
-		for _, t := range v.TasksByService(o.ServiceID) {
-			if t.SpecVersion == o.SpecVersion {
-				tasks = append(tasks, t)
-			}
-		}
-	}
-	for _, t := range tasks {
-		d.tasks[t.ID] = struct{}{}
-	}
 }
 
 // concerned are the nodes that listen to a topic that was touched. It also forgets who is no node and has no tasks.
@@ -208,7 +137,7 @@ func (a *Assigner) concerned() []string {
 	return slices.Collect(maps.Keys(nodes))
 }
 
-func (a *Assigner) setNode(v state.View, id string) {
+func (a *Assigner) setNode(v source, id string) {
 	n := v.Node(id)
 	if n == nil {
 		a.drop(nodeRow, id)
@@ -226,7 +155,7 @@ func (a *Assigner) setNode(v state.View, id string) {
 	a.put(nodeRow, id, nodeBody(assignedNode(n)), a.common)
 }
 
-func (a *Assigner) setNetwork(v state.View, id string) {
+func (a *Assigner) setNetwork(v source, id string) {
 	n := v.Network(id)
 	if n == nil || n.IPAM == nil {
 		a.drop(networkRow, id)
@@ -235,7 +164,7 @@ func (a *Assigner) setNetwork(v state.View, id string) {
 	a.put(networkRow, id, networkBody(assignedNetwork(n)), a.topic(id))
 }
 
-func (a *Assigner) setService(v state.View, id string) {
+func (a *Assigner) setService(v source, id string) {
 	b := newServiceBody(v.Service(id))
 	if b == nil {
 		a.drop(serviceRow, id)
@@ -251,8 +180,8 @@ func (a *Assigner) setService(v state.View, id string) {
 	a.put(serviceRow, id, b, topics...)
 }
 
-func (a *Assigner) setTask(v state.View, id string) {
-	t := v.Task(id)
+// setTask takes a task, nil for one that is gone.
+func (a *Assigner) setTask(v source, id string, t *state.Task) {
 	a.setAssigned(v, id, t)
 	e := newEndpointBody(v, t)
 	if e == nil {
@@ -274,7 +203,7 @@ func (a *Assigner) setTask(v state.View, id string) {
 }
 
 // setAssigned gives a task to its node.
-func (a *Assigner) setAssigned(v state.View, id string, t *state.Task) {
+func (a *Assigner) setAssigned(v source, id string, t *state.Task) {
 	var had []string
 	var node string
 	if r := a.rows[taskRow][id]; r != nil {

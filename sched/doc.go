@@ -22,8 +22,9 @@
 //
 // Given Config.Clock and Config.NewID a run is deterministic: ties are broken by ID, there is no randomness.
 //
-// Assign, Diff and Patch (assign.go, diff.go) are pure: what one node must know, and how that changed. AssignIndex
-// shares the work between the nodes of one view. CheckSubnet and CheckConstraints are for whoever validates specs.
+// What nodes must know is Assigner's (assigner.go): it follows the commits, and tells for each node what has changed. It is safe
+// for concurrent use and has no goroutine. Assign, Diff and Patch (assign.go, diff.go) say the same as pure functions;
+// Patch is also what nodes do with what they are told. CheckSubnet and CheckConstraints are for whoever validates specs.
 //
 // The rules are Swarm's; where and why they differ: DESIGN.md.
 package sched
