@@ -19,6 +19,8 @@ const (
 	busyClients = time.Second
 	// nameTime is how long clients may keep the address of a task that they found by name (netstack's TTL).
 	nameTime = time.Second
+	// maxLag bounds how long packets are waited for that are on their way.
+	maxLag = time.Second
 	// Connections are looked at no more often, and at least as often.
 	minLook = 20 * time.Millisecond
 	maxLook = 100 * time.Millisecond
@@ -37,8 +39,13 @@ type drainer struct {
 // drain returns when no node sends the task new flows, what was on its way has arrived, and its clients have their
 // answers. It is task.Config.Drain: t is the task as the order to stop brought it.
 func (d drainer) drain(ctx context.Context, t state.AssignedTask) error {
+	begin := time.Now()
 	if err := d.known(ctx, t.Task.Modified); err != nil {
 		return fmt.Errorf("wait until all nodes know that the task stops: %w", err)
+	}
+	// What was sent by older tables arrives soon; where the news took long, packets may, too.
+	if err := sleep(ctx, min(2*time.Since(begin), maxLag)); err != nil {
+		return err
 	}
 	if e := t.EndpointSpec; e != nil && e.Mode == swarm.ResolutionModeDNSRR {
 		if err := sleep(ctx, nameTime); err != nil {
@@ -63,11 +70,13 @@ func (d drainer) drain(ctx context.Context, t state.AssignedTask) error {
 // answered waits until no client has a request under way. Where the kernel cannot tell, nothing may come any more.
 func (d drainer) answered(ctx context.Context, task string, addrs []netip.Addr) error {
 	begin := time.Now()
+	var t sandbox.Traffic
 	for wait := sandbox.Silence; ; {
-		if err := sleep(ctx, wait); err != nil {
-			return err
+		err := sleep(ctx, wait)
+		if err != nil {
+			return fmt.Errorf("%v: %w", t, err)
 		}
-		t, err := d.traffic(ctx, task)
+		t, err = d.traffic(ctx, task)
 		if err != nil {
 			return d.quiet(ctx, addrs, true, false)
 		}

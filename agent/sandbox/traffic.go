@@ -21,7 +21,8 @@ const Silence = 250 * time.Millisecond
 // it listens.
 type Traffic struct {
 	Connections int `json:"connections"`
-	// Waiting counts those whose client spoke last, less than five seconds ago: it waits for an answer.
+	// Waiting counts those whose client spoke last, less than five seconds ago: it waits for an answer. A connection that is
+	// not older than that and on which nobody has spoken yet is one, too: its request may be on its way.
 	Waiting int `json:"waiting"`
 	// Answering counts those to which the task goes on speaking (less than Silence ago) long after its client did (Silence
 	// before that): an answer that takes its time, or a stream.
@@ -34,6 +35,11 @@ type Traffic struct {
 	Leaving int `json:"leaving"`
 }
 
+// String says it in words.
+func (t Traffic) String() string {
+	return fmt.Sprintf("of %d connections %d wait for an answer, %d get one, %d have not received all of it", t.Connections, t.Waiting, t.Answering, t.Unsent)
+}
+
 // Fields of the kernel's structures (linux/inet_diag.h, linux/tcp.h).
 const (
 	diagRequestLen = unix.NLMSG_HDRLEN + 56
@@ -42,6 +48,9 @@ const (
 	infoLastSent   = 44
 	infoLastRecv   = 52
 	infoLen        = infoLastRecv + 4
+	infoReceived   = 128 // bytes of data
+	infoDataOut    = 156 // segments with data
+	infoLong       = infoDataOut + 4
 	stateFinWait1  = 4
 	stateLastAck   = 9
 	stateListen    = 10
@@ -86,7 +95,7 @@ func (t *Traffic) count(s diagSocket, incoming bool) {
 	if s.unsent > 0 {
 		t.Unsent++
 	}
-	if s.lastRecv < s.lastSent && s.lastRecv < uint32(answerIn.Milliseconds()) {
+	if (s.lastRecv < s.lastSent || s.fresh) && s.lastRecv < uint32(answerIn.Milliseconds()) {
 		t.Waiting++
 	}
 	if silence := uint32(Silence.Milliseconds()); s.lastSent < silence && s.lastRecv >= s.lastSent+silence {
@@ -105,6 +114,7 @@ type diagSocket struct {
 	// lastSent and lastRecv are how many milliseconds ago data went and came, since the connection's begin at most.
 	lastSent, lastRecv uint32
 	timed              bool // the two are known
+	fresh              bool // no data went either way yet
 }
 
 func diagAll(fd int, states uint32, each func(diagSocket)) error {
@@ -192,6 +202,9 @@ func parseDiagSocket(b []byte) (s diagSocket, ok bool) {
 		if binary.NativeEndian.Uint16(b[2:]) == diagInfo && size >= 4+infoLen {
 			s.lastSent, s.lastRecv = binary.NativeEndian.Uint32(b[4+infoLastSent:]), binary.NativeEndian.Uint32(b[4+infoLastRecv:])
 			s.timed = true
+			if info := b[4:size]; len(info) >= infoLong {
+				s.fresh = binary.NativeEndian.Uint64(info[infoReceived:]) == 0 && binary.NativeEndian.Uint32(info[infoDataOut:]) == 0
+			}
 		}
 		b = b[min((size+3)&^3, len(b)):]
 	}

@@ -54,7 +54,9 @@ func serve() error {
 	}
 	go w.echo(packets)
 	server := &http.Server{Addr: ":" + port, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	ended := make(chan struct{})
 	context.AfterFunc(ctx, func() {
+		defer close(ended)
 		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = server.Shutdown(grace)
@@ -63,6 +65,7 @@ func serve() error {
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	<-ended // ListenAndServe returns before the running requests have ended
 	return nil
 }
 
