@@ -24,7 +24,8 @@
 //
 // What nodes must know is Assigner's (assigner.go): it follows the commits, and tells for each node what has changed. It is safe
 // for concurrent use and has no goroutine. Assign, Diff and Patch (assign.go, diff.go) say the same as pure functions;
-// Patch is also what nodes do with what they are told. CheckSubnet and CheckConstraints are for whoever validates specs.
+// Patch is also what nodes do with what they are told. CheckSubnet, CheckConstraints and
+// CheckPreferences are for whoever validates specs, Explain is for whoever asks why.
 //
 // The rules are Swarm's; where and why they differ: DESIGN.md.
 package sched

@@ -131,6 +131,7 @@ func (b *board) wantedTasks(s *serviceInfo) int {
 }
 
 func (b *board) explainNodes(e *Explanation, s *serviceInfo, r *revisionInfo) {
+	defer b.discount(r)() // as the scheduler does
 	j := newJudge(r, b.now)
 	g := b.candidates(j, placing)
 	k := revisionKey{s.id, r.SpecVersion}
