@@ -3,7 +3,7 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help setup build images demo test lint bench-sched clean
+.PHONY: help setup build images demo test lint sim bench-sched clean
 
 help:
 	@echo "make demo    prepare what is missing, start three nodes, deploy the example, show failures and recovery"
