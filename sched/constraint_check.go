@@ -17,7 +17,7 @@ const noName = "NAME"
 // and what in Swarm would only never match: unknown keys (naming the known one that is nearest), values that no node can
 // have, and constraints that exclude each other. nil if nothing is wrong.
 func CheckConstraints(exprs []string) error {
-	var seen []constraint
+	seen := make(map[string][]constraint) // by canonical key, each value once: so a long list costs its length
 	for _, e := range exprs {
 		c, err := parseConstraint(e)
 		if err != nil {
@@ -26,12 +26,16 @@ func CheckConstraints(exprs []string) error {
 		if err := c.possible(); err != nil {
 			return err
 		}
-		for _, o := range seen {
-			if o.excludes(c) {
+		key, known := c.canonical(), false
+		for _, o := range seen[key] {
+			if o.excludes(c, key) {
 				return fmt.Errorf("constraints %q and %q contradict each other: no node can satisfy both", o.text, c.text)
 			}
+			known = known || o.not == c.not && o.value == c.value
 		}
-		seen = append(seen, c)
+		if !known {
+			seen[key] = append(seen[key], c)
+		}
 	}
 	return nil
 }
@@ -73,12 +77,8 @@ func (c *constraint) canonical() string {
 	return strings.ToLower(c.key)
 }
 
-// excludes tells whether no node can satisfy both.
-func (c *constraint) excludes(o constraint) bool {
-	key := c.canonical()
-	if key != o.canonical() {
-		return false
-	}
+// excludes tells whether no node can satisfy both; key is the canonical key that they share.
+func (c *constraint) excludes(o constraint, key string) bool {
 	if key == "node.role" && c.not && o.not {
 		return !strings.EqualFold(c.value, o.value) // there are two
 	}

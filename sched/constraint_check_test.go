@@ -1,8 +1,10 @@
 package sched
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -78,4 +80,26 @@ func labelled(id, hostname string, labels ...string) *state.Node {
 		n.Spec.Labels[k] = v
 	}
 	return n
+}
+
+// A long list is checked in a moment, not in the square of its length: the check runs in the request on the leader.
+func TestCheckConstraintsManyAtOnce(t *testing.T) {
+	const n = 10_000
+	for name, expr := range map[string]func(int) string{
+		"other keys":   func(i int) string { return fmt.Sprintf("node.labels.x%d==1", i) },
+		"other values": func(i int) string { return fmt.Sprintf("node.hostname!=h%d", i) },
+		"the same":     func(int) string { return "node.ip==10.0.0.0/8" },
+	} {
+		exprs := make([]string, n)
+		for i := range exprs {
+			exprs[i] = expr(i)
+		}
+		began := time.Now()
+		if err := CheckConstraints(exprs); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%s: checking %d constraints took %v", name, n, took)
+		}
+	}
 }
