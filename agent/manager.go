@@ -33,6 +33,7 @@ type quorum interface {
 	Propose(ctx context.Context, b state.Batch) (uint64, error)
 	Leader() (id, addr string)
 	IsLeader() bool
+	Serves() bool
 	Members() []raft.Member
 	AddManager(ctx context.Context, id, addr string) error
 	RemoveManager(ctx context.Context, id string) error
@@ -193,8 +194,8 @@ func (c clusterView) Propose(ctx context.Context, b state.Batch) (uint64, error)
 // Leader implements api.Cluster.
 func (c clusterView) Leader() (id, addr string) { return c.raft.Leader() }
 
-// IsLeader implements api.Cluster.
-func (c clusterView) IsLeader() bool { return c.raft.IsLeader() }
+// IsLeader implements api.Cluster. A leader that has not caught up yet would answer with an old state of the swarm.
+func (c clusterView) IsLeader() bool { return c.raft.Serves() }
 
 // Members implements api.Cluster.
 func (c clusterView) Members() []api.Member {

@@ -125,3 +125,23 @@ func TestLeadErrorWithoutOthersRunsAgain(t *testing.T) {
 	lead(t, c.Leader(), bad)
 	bad.wait(t, 2)
 }
+
+func TestServes(t *testing.T) {
+	t.Parallel()
+	c := rafttest.NewCluster(t, 3, nil)
+	old := c.Leader() // it was asked to Verify
+	x := &term{}
+	lead(t, old, x)
+	x.wait(t, 1)
+	if !old.Raft.Serves() {
+		t.Error("a leader that has caught up does not serve")
+	}
+	c.Net.Isolate(old.Addr)
+	rafttest.Eventually(t, "the end of the term", func() error {
+		if old.Raft.Serves() {
+			return errors.New("still serves")
+		}
+		return nil
+	})
+	c.Net.Rejoin(old.Addr)
+}

@@ -207,6 +207,13 @@ func (r *Raft) IsLeader() bool {
 	return r.isReady() && r.node.State() == hraft.Leader
 }
 
+// Serves tells whether this manager holds itself for the leader and its store has all that was committed before its term.
+// Until then, which after a restart takes as long as replaying the log, what the store shows may be long past. A running
+// Lead sees to it.
+func (r *Raft) Serves() bool {
+	return r.IsLeader() && r.leadership().barrier(r.node.CurrentTerm()) != 0
+}
+
 func (r *Raft) isReady() bool {
 	select {
 	case <-r.ready:

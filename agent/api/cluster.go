@@ -18,7 +18,7 @@ type Cluster interface {
 	Propose(ctx context.Context, b state.Batch) (index uint64, err error)
 	// Leader is the leader's node ID and control address; "" when unknown.
 	Leader() (id, addr string)
-	// IsLeader tells whether this manager leads and serves writes.
+	// IsLeader tells whether this manager leads and serves: Store has all that earlier leaders committed.
 	IsLeader() bool
 	// Members are the raft members.
 	Members() []Member
