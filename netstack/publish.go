@@ -144,7 +144,7 @@ func (p *publisher) setPorts(wanted map[portKey]*portTable) {
 			port.table.Store(&portTable{}) // for those who are still dialling
 			port.close()
 		default:
-			port.table.Store(table)
+			port.table.Store(table.succeeds(port.table.Load()))
 		}
 	}
 	for key, table := range wanted {

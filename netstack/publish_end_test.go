@@ -99,6 +99,18 @@ func TestPublishTaskIsNews(t *testing.T) {
 	}
 }
 
+// A task that has just started and does not listen yet costs its first client some time, and one that never listens no more than that.
+func TestPublishTaskStarts(t *testing.T) {
+	w, n1, _, t1, _ := twoNodes(t)
+	port := freePort(t, "tcp")
+	w.publish("tcp", port, backend(t1, n1))
+	late := time.AfterFunc(4*newsPause, func() { t1.echoTCP(t, 80) })
+	defer late.Stop()
+	if task, _ := who(t, dialPublished(t, port)); task != "10.1.0.10" {
+		t.Errorf("served by %q", task)
+	}
+}
+
 // A client that waits for a backend gets one that came meanwhile, and none that drains meanwhile.
 func TestPublishTablesChangeWhileDialling(t *testing.T) {
 	w, n1, _, t1, t2 := twoNodes(t)

@@ -3,6 +3,7 @@ package netstack
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,10 +19,19 @@ type portTable struct {
 	service string
 	all     []PortBackend
 	serving []PortBackend // those that take new clients
+	since   time.Time     // when they became these
+}
+
+// succeeds keeps what is older than the table itself.
+func (t *portTable) succeeds(old *portTable) *portTable {
+	if slices.Equal(t.serving, old.serving) {
+		t.since = old.since
+	}
+	return t
 }
 
 func newPortTable(port *Port, self netip.Addr) *portTable {
-	t := &portTable{target: port.Target, service: port.Service}
+	t := &portTable{target: port.Target, service: port.Service, since: time.Now()}
 	for _, b := range port.Backends {
 		if b.Node == self {
 			b.Node = netip.Addr{}

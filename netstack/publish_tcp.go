@@ -21,6 +21,9 @@ const (
 	// newsLag is how long a node may hear later than others that a task of its own serves: so long it is asked again, every newsPause.
 	newsLag   = time.Second
 	newsPause = 25 * time.Millisecond
+	// startLag is how long a task that runs may take until it listens: without a health check nobody knows better. So long after a change
+	// of the backends a client that all refuse is not refused at once, either.
+	startLag = 3 * time.Second
 )
 
 // serve joins one client with a backend. The backend is dialled before anything is read from the client; a client for whom there is none is reset.
@@ -98,7 +101,7 @@ func (p *pubPort) connect(client netip.AddrPort) (duplex, PortBackend, error) {
 				return c, b, nil
 			}
 			errs = append(errs, err)
-			early = early || errors.Is(err, errNotThere)
+			early = early || errors.Is(err, errNotThere) || errors.Is(err, errRefused) && start.Sub(table.since) < startLag
 		}
 		switch {
 		case p.table.Load() != table:
