@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/swarm"
@@ -100,7 +101,7 @@ func runAsService(b *testing.B, c *client.Client, name string) time.Duration {
 	for tick.Reset(50 * time.Millisecond); ; {
 		_, _, err := c.ServiceInspectWithRaw(ctx, made.ID, swarm.ServiceInspectOptions{})
 		list, err2 := c.TaskList(ctx, swarm.TaskListOptions{})
-		if client.IsErrNotFound(err) && err2 == nil && len(list) == 0 {
+		if cerrdefs.IsNotFound(err) && err2 == nil && len(list) == 0 {
 			return took
 		}
 		if err := context.Cause(ctx); err != nil {
