@@ -52,8 +52,8 @@ type agent struct {
 // agentID is the ID of node number i.
 func agentID(i int) string { return fmt.Sprintf("node%05d", i) }
 
-func newAgent(i int, identity *secrets.Identity, managers []string, w *world, witness bool, slack time.Duration) *agent {
-	a := &agent{id: agentID(i), identity: identity, engine: newEngine(w), line: newLine(i), witness: witness, slack: slack}
+func newAgent(i int, identity *secrets.Identity, managers []string, w *world, down *downlink, witness bool, slack time.Duration) *agent {
+	a := &agent{id: agentID(i), identity: identity, engine: newEngine(w), line: newLine(i, down), witness: witness, slack: slack}
 	for k := range managers {
 		a.managers = append(a.managers, managers[(i+k)%len(managers)])
 	}

@@ -6,9 +6,8 @@
 // Simulated are the executor, whose containers are entries of a map that take a few milliseconds to prepare, start and
 // stop; the failures of such steps, injected by name; and the loss of machines: their lines fall silent, or they die.
 //
-// The managers are in the process of the test, with what checks them; the nodes are in another one (nodes_test.go), which
-// has a lower priority: they share the processors that in life are a thousand machines', and what they do must not take
-// the managers' time. So what managers and nodes use of processors and memory is told apart, too.
+// The managers are in the process of the test, with what checks them; the nodes are in another one (nodes_test.go). So what
+// managers and nodes use of processors and memory is told apart. The nodes share a line of limited rate (line_test.go).
 //
 // TestControlLoop plays one scenario (scenario_test.go): services with virtual IPs and published ports, the loss of a tenth
 // of the nodes, their return, a rolling update with another loss and the leader's death in its middle. From beginning to

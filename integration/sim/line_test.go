@@ -7,12 +7,14 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 )
 
 // line is a node's way to the managers. A line that is cut is silent: what is sent waits, as with a network that drops
 // packets, and arrives when it is whole again, unless somebody gave up meanwhile.
 type line struct {
 	dialer net.Dialer
+	down   *downlink
 
 	mu    sync.Mutex
 	whole chan struct{} // closed while the line is whole
@@ -20,8 +22,8 @@ type line struct {
 }
 
 // newLine gives node number i a source address of its own, so that the managers see a thousand machines and not one.
-func newLine(i int) *line {
-	l := &line{whole: make(chan struct{}), conns: map[*lineConn]struct{}{}}
+func newLine(i int, down *downlink) *line {
+	l := &line{down: down, whole: make(chan struct{}), conns: map[*lineConn]struct{}{}}
 	l.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, byte(16+i>>16), byte(i>>8), byte(i))}
 	close(l.whole)
 	return l
@@ -84,7 +86,7 @@ type lineConn struct {
 // Read implements net.Conn.
 func (c *lineConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if !c.passes() {
+	if !c.line.down.takes(n, c.closed) || !c.passes() {
 		return 0, net.ErrClosed
 	}
 	return n, err
@@ -117,4 +119,51 @@ func (c *lineConn) Close() error {
 		delete(c.line.conns, c)
 	})
 	return c.Conn.Close()
+}
+
+// downlink is what all nodes receive over. Its rate is less than the nodes of this process can take in together: otherwise all
+// would have a backlog at once, and their signs of life would wait behind a thousand other nodes' work, as in life they
+// never do. Small messages pass at once.
+type downlink struct {
+	rate float64 // bytes per second
+
+	mu    sync.Mutex
+	free  time.Time // when what was let through has passed
+	total int64     // bytes
+}
+
+// small is what does not wait.
+const small = 1 << 10
+
+// takes waits until n bytes have passed; false when closed closed first.
+func (d *downlink) takes(n int, closed <-chan struct{}) bool {
+	d.mu.Lock()
+	d.total += int64(n)
+	now := time.Now()
+	if d.free.Before(now) {
+		d.free = now
+	}
+	if n > small {
+		d.free = d.free.Add(time.Duration(float64(n) / d.rate * float64(time.Second)))
+	}
+	wait := d.free.Sub(now)
+	d.mu.Unlock()
+	if n <= small || wait < time.Millisecond {
+		return true
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-closed:
+		return false
+	}
+}
+
+// received is the number of bytes that all nodes have received.
+func (d *downlink) received() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.total
 }

@@ -8,7 +8,6 @@ import (
 	"net/rpc/jsonrpc"
 	"os"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,18 +19,11 @@ import (
 // nodesEnv names the socket at which the process with the managers waits for that with the nodes.
 const nodesEnv = "MESHSWARM_SIM_NODES"
 
-// giveWay is how much nicer the nodes' process is than that of the managers: a thousand machines' work on a few processors
-// shall not keep the managers from theirs.
-const giveWay = 5
-
 // TestNodes is the process of the nodes, started by TestControlLoop. It does nothing by itself.
 func TestNodes(t *testing.T) {
 	path := os.Getenv(nodesEnv)
 	if path == "" {
 		t.Skip("TestControlLoop runs this in a process of its own")
-	}
-	if nice, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil {
-		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, min(20-nice+giveWay, 19)) // the system call counts down from 20
 	}
 	conn, err := net.Dial("unix", path)
 	if err != nil {
@@ -58,6 +50,7 @@ type Nodes struct {
 	t       *testing.T
 	world   *world
 	sampler sampler
+	down    *downlink
 
 	mu     sync.Mutex
 	agents []*agent
@@ -66,6 +59,7 @@ type Nodes struct {
 // Plan says which nodes to make.
 type Plan struct {
 	Agents, Witnesses, Slack int
+	Downlink                 float64 // bytes per second, of all nodes together
 	Managers                 []string
 	Cert, Key                []byte // of the authority
 }
@@ -78,10 +72,11 @@ func (n *Nodes) Make(p Plan, _ *struct{}) error {
 	if err != nil {
 		return err
 	}
+	n.down = &downlink{rate: p.Downlink}
 	every := max(1, p.Agents/max(1, p.Witnesses))
 	for i := range p.Agents {
 		identity := secretstest.Identity(n.t, authority, agentID(i), secrets.RoleWorker)
-		n.agents = append(n.agents, newAgent(i, identity, p.Managers, n.world, i%every == 0 && p.Witnesses > 0, time.Duration(p.Slack)))
+		n.agents = append(n.agents, newAgent(i, identity, p.Managers, n.world, n.down, i%every == 0 && p.Witnesses > 0, time.Duration(p.Slack)))
 	}
 	return nil
 }
@@ -158,7 +153,7 @@ func (n *Nodes) Look(_ struct{}, l *Look) error {
 		l.Sessions[a.session()]++
 		l.Unreported += a.unreported()
 	}
-	l.CPU = cpuTime()
+	l.CPU, l.Received = cpuTime(), n.down.received()
 	return nil
 }
 
@@ -168,6 +163,7 @@ type Look struct {
 	Sessions   map[string]int // by manager; "" for nodes without one
 	Unreported int
 	CPU        float64
+	Received   int64 // bytes
 }
 
 // Truth tells what runs, and what went wrong on the machines.

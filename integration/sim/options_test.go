@@ -8,12 +8,14 @@ import (
 // options are a run's size. Zero fields are derived from the others.
 type options struct {
 	agents, tasks, lost, replicas int
+	zones                         int
 	parallelism                   uint64
 	witnesses                     int
 	patience                      time.Duration
 	report                        string
 	verbose                       bool
 	slack                         int
+	downlink                      float64
 }
 
 var flags options
@@ -28,6 +30,7 @@ func init() {
 	flag.DurationVar(&flags.patience, "patience", 3*time.Minute, "how long any step may take")
 	flag.StringVar(&flags.report, "report", "", "write the report to this file, and as JSON beside it")
 	flag.IntVar(&flags.slack, "slack", defaultSlack, "by how much the periods and timeouts of raft and sessions are longer than the product's")
+	flag.Float64Var(&flags.downlink, "downlink", 30, "what all nodes together can receive, in megabytes per second")
 	flag.BoolVar(&flags.verbose, "sim.v", false, "log what the managers' rooms say")
 }
 
@@ -42,6 +45,7 @@ func (o options) derived() options {
 	if o.parallelism == 0 {
 		o.parallelism = uint64(max(1, o.replicas/20))
 	}
+	o.zones = max(1, o.agents/zoneNodes)
 	o.witnesses = min(o.witnesses, o.agents)
 	return o
 }

@@ -76,13 +76,12 @@ func (p *process) look() (l Look) {
 	return l
 }
 
-// cpu is the time of processors that the nodes have used, in seconds.
-func (p *process) cpu() float64 {
-	var l Look
+// glance is look for any goroutine.
+func (p *process) glance() (l Look) {
 	if err := p.client.Call("Nodes.Look", struct{}{}, &l); err != nil {
 		p.t.Errorf("nodes: %v", err)
 	}
-	return l.CPU
+	return l
 }
 
 // upTo lists the numbers below n.

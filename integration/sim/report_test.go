@@ -24,8 +24,8 @@ type report struct {
 	// FalselyDown is the number of nodes that the managers gave up though they lived: the machine was too busy.
 	FalselyDown int
 
-	nodesCPU func() float64
-	sampler  sampler
+	look    func() Look
+	sampler sampler
 
 	mu sync.Mutex
 }
@@ -41,13 +41,15 @@ type machine struct {
 type sizes struct {
 	Managers, Nodes, Tasks, Services, UpdatedReplicas, NodesLost int
 	Parallelism                                                  uint64
+	DownlinkMBs                                                  float64
 }
 
-// timing is how long something took by the clock, and how much time of processors the managers and the nodes used
-// meanwhile, in seconds.
+// timing is how long something took by the clock, how much time of processors the managers and the nodes used meanwhile, in
+// seconds, and what the nodes received.
 type timing struct {
 	What                           string
 	Seconds, ManagersCPU, NodesCPU float64
+	ReceivedBytes                  int64
 }
 
 type storeFigures struct {
@@ -58,7 +60,7 @@ func newReport(o options) *report {
 	return &report{
 		Machine: describeMachine(),
 		Size: sizes{
-			Managers: managers, Nodes: o.agents, Tasks: o.tasks, UpdatedReplicas: o.replicas, NodesLost: o.lost, Parallelism: o.parallelism,
+			Managers: managers, Nodes: o.agents, Tasks: o.tasks, UpdatedReplicas: o.replicas, NodesLost: o.lost, Parallelism: o.parallelism, DownlinkMBs: o.downlink,
 		},
 	}
 }
@@ -75,9 +77,10 @@ func describeMachine() machine {
 
 // stopwatch measures from now until the function that it returns is called with what it was.
 func (r *report) stopwatch() (stop func(what string)) {
-	start, managers, nodes := time.Now(), cpuTime(), r.nodesCPU()
+	start, cpu, before := time.Now(), cpuTime(), r.look()
 	return func(what string) {
-		t := timing{what, round(time.Since(start).Seconds()), round(cpuTime() - managers), round(r.nodesCPU() - nodes)}
+		took, used, after := time.Since(start), cpuTime()-cpu, r.look()
+		t := timing{what, round(took.Seconds()), round(used), round(after.CPU - before.CPU), after.Received - before.Received}
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.Times = append(r.Times, t)
@@ -94,10 +97,11 @@ func (r *report) table() string {
 	m, z := r.Machine, r.Size
 	fmt.Fprintf(&b, "%d nodes, %d tasks in %d services, %d managers, on %d × %s, %s memory, %s, %s; load average before the run %s.\n\n",
 		z.Nodes, z.Tasks, z.Services, z.Managers, m.CPUs, m.CPU, size(m.MemoryBytes), m.OS, m.Go, m.Load)
+	fmt.Fprintf(&b, "The nodes received at most %.0f MB/s together. ", z.DownlinkMBs)
 	fmt.Fprintf(&b, "Update: %d replicas, %d at a time. Lost at once: %d nodes, twice.\n\n", z.UpdatedReplicas, z.Parallelism, z.NodesLost)
-	b.WriteString("| what | time, s | CPU of managers, s | CPU of nodes, s |\n|---|---:|---:|---:|\n")
+	b.WriteString("| what | time, s | CPU of managers, s | CPU of nodes, s | sent to nodes |\n|---|---:|---:|---:|---:|\n")
 	for _, t := range r.Times {
-		fmt.Fprintf(&b, "| %s | %.2f | %.1f | %.1f |\n", t.What, t.Seconds, t.ManagersCPU, t.NodesCPU)
+		fmt.Fprintf(&b, "| %s | %.2f | %.1f | %.1f | %s |\n", t.What, t.Seconds, t.ManagersCPU, t.NodesCPU, size(uint64(t.ReceivedBytes)))
 	}
 	b.WriteString("\n| memory | managers, together | nodes, together |\n|---|---:|---:|\n")
 	x, y := r.Managers, r.Nodes

@@ -22,17 +22,25 @@ const (
 	bigService   = "big"   // rolling update, the old task first
 	frontService = "front" // published, rolling update, the new task first
 	shakyService = "shaky" // some of its tasks fail
-	others       = 12
-	otherNets    = 4
 )
+
+// The rest of the tasks is in zones of some hundred nodes, each with a network and services of its own, one of which all
+// zones' nodes publish.
+const (
+	zoneNodes    = 100
+	zoneServices = 3
+	zoneLabel    = "zone"
+)
+
+func zoneName(i int) string { return fmt.Sprintf("zone%d", i) }
 
 const monitor = 500 * time.Millisecond
 
 // createServices makes all networks and services.
 func (s *simulation) createServices() {
 	nets := []string{bigService, frontService}
-	for i := range otherNets {
-		nets = append(nets, fmt.Sprintf("net%d", i))
+	for i := range s.zones {
+		nets = append(nets, zoneName(i))
 	}
 	for _, n := range nets {
 		s.propose(state.Op{Action: state.Create, Object: &state.Network{ID: n + "-network", Spec: swarm.NetworkSpec{
@@ -43,22 +51,24 @@ func (s *simulation) createServices() {
 	for i, op := range []string{opPrepare, opStart, opExit} {
 		s.nodes.call("Inject", Failure{op, shakyService, "injected: " + op, 2 + i, 1}, &struct{}{})
 	}
-	s.createService(bigService, bigService, s.replicas, 0, swarm.UpdateOrderStopFirst)
-	s.createService(frontService, frontService, front, 8000, swarm.UpdateOrderStartFirst)
-	s.createService(shakyService, "net0", shaky, 0, swarm.UpdateOrderStopFirst)
+	s.createService(bigService, bigService, s.replicas, 0, swarm.UpdateOrderStopFirst, "")
+	s.createService(frontService, frontService, front, 8000, swarm.UpdateOrderStartFirst, "")
+	s.createService(shakyService, zoneName(0), shaky, 0, swarm.UpdateOrderStopFirst, zoneName(0))
 	rest := s.tasks - s.replicas - front - shaky
+	others := zoneServices * s.zones
 	for i := range others {
 		n := rest / (others - i)
 		rest -= n
 		port := uint32(0)
-		if i%6 == 0 { // each sixth is published, so that a tenth or so of all tasks are
-			port = uint32(8001 + i)
+		if i == 0 {
+			port = 8001
 		}
-		s.createService(fmt.Sprintf("app%d", i), fmt.Sprintf("net%d", i%otherNets), n, port, swarm.UpdateOrderStopFirst)
+		zone := zoneName(i % s.zones)
+		s.createService(fmt.Sprintf("app%d", i), zone, n, port, swarm.UpdateOrderStopFirst, zone)
 	}
 }
 
-func (s *simulation) createService(name, network string, replicas int, port uint32, order string) {
+func (s *simulation) createService(name, network string, replicas int, port uint32, order, zone string) {
 	n, delay := uint64(replicas), 500*time.Millisecond
 	spec := swarm.ServiceSpec{
 		Annotations: swarm.Annotations{Name: name, Labels: map[string]string{"com.example.tier": name}},
@@ -73,6 +83,9 @@ func (s *simulation) createService(name, network string, replicas int, port uint
 			Parallelism: max(1, s.parallelism*n/uint64(s.replicas)), Order: order, Monitor: monitor, FailureAction: swarm.UpdateFailureActionPause,
 		},
 		EndpointSpec: &swarm.EndpointSpec{Mode: swarm.ResolutionModeVIP},
+	}
+	if zone != "" {
+		spec.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.labels." + zoneLabel + "==" + zone}}
 	}
 	if port != 0 {
 		spec.EndpointSpec.Ports = []swarm.PortConfig{{Protocol: swarm.PortConfigProtocolTCP, TargetPort: 80, PublishedPort: port, PublishMode: swarm.PortConfigPublishModeIngress}}

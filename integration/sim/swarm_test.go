@@ -63,8 +63,8 @@ func newSimulation(t *testing.T, o options) *simulation {
 		t.Fatal(err)
 	}
 	s.nodes = startProcess(t)
-	s.report.nodesCPU = s.nodes.cpu
-	s.nodes.call("Make", Plan{o.agents, o.witnesses, o.slack, addrs, authority.CertPEM(), key}, &struct{}{})
+	s.report.look = s.nodes.glance
+	s.nodes.call("Make", Plan{o.agents, o.witnesses, o.slack, 1e6 * o.downlink, addrs, authority.CertPEM(), key}, &struct{}{})
 	return s
 }
 
@@ -115,10 +115,12 @@ func (s *simulation) boot() {
 	for chunk := range slices.Chunk(upTo(s.agents), 200) {
 		var ops []state.Op
 		for _, i := range chunk {
-			ops = append(ops, state.Op{Action: state.Create, Object: &state.Node{
+			n := &state.Node{
 				ID: agentID(i), Role: swarm.NodeRoleWorker, Spec: swarm.NodeSpec{Role: swarm.NodeRoleWorker, Availability: swarm.NodeAvailabilityActive},
 				Status: swarm.NodeStatus{State: swarm.NodeStateUnknown},
-			}})
+			}
+			n.Spec.Labels = map[string]string{zoneLabel: zoneName(i % s.zones)}
+			ops = append(ops, state.Op{Action: state.Create, Object: n})
 		}
 		s.propose(ops...)
 	}
