@@ -85,7 +85,7 @@ type lineConn struct {
 
 // Read implements net.Conn.
 func (c *lineConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+	n, err := c.Conn.Read(p[:min(len(p), portion)])
 	if !c.line.down.takes(n, c.closed) || !c.passes() {
 		return 0, net.ErrClosed
 	}
@@ -132,8 +132,12 @@ type downlink struct {
 	total int64     // bytes
 }
 
-// small is what does not wait.
-const small = 1 << 10
+const (
+	// small is what does not wait.
+	small = 1 << 10
+	// portion is how much one node receives before it is the next one's turn, as packets of many connections share a line.
+	portion = 4 << 10
+)
 
 // takes waits until n bytes have passed; false when closed closed first.
 func (d *downlink) takes(n int, closed <-chan struct{}) bool {

@@ -16,6 +16,8 @@ type processMemory struct {
 	// Heap is what is in use after a collection.
 	PeakRSS, PeakHeap, Heap uint64
 	PeakGoroutines          int
+	// LatestSeconds is the most by which a goroutine that asked to be woken up was late: how long others' work held it up.
+	LatestSeconds float64
 }
 
 // sampler watches this process's memory.
@@ -26,15 +28,22 @@ type sampler struct {
 
 // run samples until done is closed.
 func (s *sampler) run(done <-chan struct{}) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
+	const pause = 50 * time.Millisecond
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
 	for {
 		s.sample()
+		asked := time.Now()
+		timer.Reset(pause)
 		select {
 		case <-done:
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
+		late := time.Since(asked) - pause
+		s.mu.Lock()
+		s.peak.LatestSeconds = max(s.peak.LatestSeconds, round(late.Seconds()))
+		s.mu.Unlock()
 	}
 }
 

@@ -103,10 +103,11 @@ func (r *report) table() string {
 	for _, t := range r.Times {
 		fmt.Fprintf(&b, "| %s | %.2f | %.1f | %.1f | %s |\n", t.What, t.Seconds, t.ManagersCPU, t.NodesCPU, size(uint64(t.ReceivedBytes)))
 	}
-	b.WriteString("\n| memory | managers, together | nodes, together |\n|---|---:|---:|\n")
+	b.WriteString("\n| process | managers, together | nodes, together |\n|---|---:|---:|\n")
 	x, y := r.Managers, r.Nodes
-	fmt.Fprintf(&b, "| peak resident set | %s | %s |\n| peak heap | %s | %s |\n| heap in use, all tasks running | %s | |\n| heap in use at the end | %s | %s |\n| most goroutines | %d | %d |\n",
-		size(x.PeakRSS), size(y.PeakRSS), size(x.PeakHeap), size(y.PeakHeap), size(r.HeapAllRunning), size(x.Heap), size(y.Heap), x.PeakGoroutines, y.PeakGoroutines)
+	fmt.Fprintf(&b, "| peak resident set | %s | %s |\n| peak heap | %s | %s |\n| heap in use, all tasks running | %s | |\n| heap in use at the end | %s | %s |\n| most goroutines | %d | %d |\n| longest wait of a goroutine for a processor | %.2f s | %.2f s |\n",
+		size(x.PeakRSS), size(y.PeakRSS), size(x.PeakHeap), size(y.PeakHeap), size(r.HeapAllRunning), size(x.Heap), size(y.Heap), x.PeakGoroutines, y.PeakGoroutines,
+		x.LatestSeconds, y.LatestSeconds)
 	b.WriteString("\n| store | |\n|---|---:|\n")
 	for _, row := range []struct {
 		what  string

@@ -251,6 +251,7 @@ func (s *simulation) until(what string, try func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
+			s.Logf("up to then:\n%s", s.report.table())
 			s.Fatalf("%s: %v", what, err)
 		}
 	}
