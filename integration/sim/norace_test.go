@@ -2,5 +2,9 @@
 
 package sim
 
-// defaultSlack: ordinary tests share the machine with others.
-const defaultSlack = 2
+// Ordinary tests share the machine with others.
+const (
+	defaultAgents = 100
+	defaultTasks  = 2000
+	defaultSlack  = 2
+)

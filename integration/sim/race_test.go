@@ -2,5 +2,9 @@
 
 package sim
 
-// defaultSlack: the race detector makes everything several times slower.
-const defaultSlack = 3
+// The race detector makes everything several times slower and larger.
+const (
+	defaultAgents = 40
+	defaultTasks  = 800
+	defaultSlack  = 4
+)
