@@ -84,7 +84,7 @@ func TestDockerCLI(t *testing.T) {
 			"port taken":      {"service create --publish 8090:1 --no-resolve-image " + imageProbe, "8090"},
 			"subnet overlaps": {"network create -d overlay --subnet 10.50.0.128/25 other", "overlap"},
 			"network in use":  {"network rm app", "in use"},
-			"global mode":     {"service create --mode global --no-resolve-image " + imageProbe, "global"},
+			"unknown mode":    {"service create --mode everywhere --no-resolve-image " + imageProbe, "unknown mode"},
 			"secrets":         {"secret create s /etc/hostname", "secret"},
 			"ready node":      {"node rm node2", "not down"},
 			"bad constraint":  {"service create --constraint node.role --no-resolve-image " + imageProbe, "constraint"},
