@@ -21,8 +21,8 @@ type options struct {
 var flags options
 
 func init() {
-	flag.IntVar(&flags.agents, "agents", 60, "simulated nodes")
-	flag.IntVar(&flags.tasks, "tasks", 1000, "tasks of all services together")
+	flag.IntVar(&flags.agents, "agents", defaultAgents, "simulated nodes")
+	flag.IntVar(&flags.tasks, "tasks", defaultTasks, "tasks of all services together")
 	flag.IntVar(&flags.lost, "lost", 0, "nodes that are lost at once; 0: a tenth")
 	flag.IntVar(&flags.replicas, "replicas", 0, "replicas of the service that is updated; 0: a quarter of the tasks")
 	flag.Uint64Var(&flags.parallelism, "parallelism", 0, "of the update; 0: a twentieth of the replicas")

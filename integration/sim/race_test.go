@@ -4,7 +4,7 @@ package sim
 
 // The race detector makes everything several times slower and larger.
 const (
-	defaultAgents = 40
-	defaultTasks  = 800
+	defaultAgents = 60
+	defaultTasks  = 1000
 	defaultSlack  = 4
 )
