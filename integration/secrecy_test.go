@@ -36,6 +36,11 @@ func TestSecrecy(t *testing.T) {
 		}
 		// What is below the data folder is behind its door.
 		door := !d.IsDir() || filepath.Base(path) == "data" || filepath.Dir(path) == l.dir
+		// A container has these under /etc, and reads them as whatever user it runs.
+		switch filepath.Base(path) {
+		case "hosts", "hostname", "resolv.conf":
+			door = filepath.Base(filepath.Dir(filepath.Dir(path))) != "sandboxes"
+		}
 		if door && info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s has mode %v: others may look", path, info.Mode())
 		}

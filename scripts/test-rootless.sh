@@ -18,4 +18,4 @@ install -m 755 bin/meshswarm "$dir/meshswarm"
 go test -c -o "$dir/integration.test" ./integration
 cd "$dir"
 "$OLDPWD/scripts/rootless.sh" run env MESHSWARM_TEST_ENGINE="$engine" MESHSWARM_TEST_BINARY="$dir/meshswarm" \
-  ./integration.test -test.timeout 15m -test.skip House "$@"
+  ./integration.test -test.timeout 25m -test.skip House "$@"
