@@ -21,5 +21,5 @@ fi
 # The clusters of the integration tests, and the simulated one, come last and alone: they share two cores among many nodes,
 # whose heartbeats must not wait for the race detector. The rooms that they are made of are tested with it.
 go list ./... | grep -v '/integration$' | grep -v '/integration/sim$' | xargs go test ${race:+"$race"} -p 2 -timeout 10m
-go test -timeout 10m ./integration/sim
+go test -timeout 10m ./integration/sim -args -agents 60 -tasks 1000
 MESHSWARM_TEST_BINARY=$PWD/bin/meshswarm go test ${race:+"$race"} -timeout 18m ./integration
