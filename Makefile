@@ -34,7 +34,7 @@ test: build
 SIM ?= -agents 1000 -tasks 20000
 
 sim:
-	go test ./integration/sim -run TestControlLoop -count 1 -timeout 60m -v -args -slack 1 -patience 20m -report RESULTS.md $(SIM)
+	go test ./integration/sim -run TestControlLoop -count 1 -timeout 60m -v -args -slack 1 -downlink 20 -patience 20m -report RESULTS.md $(SIM)
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted"; exit 1; }

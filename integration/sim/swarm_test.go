@@ -124,8 +124,12 @@ func (s *simulation) boot() {
 		}
 		s.propose(ops...)
 	}
-	s.nodes.do(startNodes, upTo(s.agents))
-	s.nodesReady(s.agents)
+	started := 0
+	for chunk := range slices.Chunk(upTo(s.agents), 100) {
+		s.nodes.do(startNodes, chunk)
+		started += len(chunk)
+		s.nodesReady(started)
+	}
 }
 
 // stop ends everything that still runs, and tells what ended badly.
